@@ -1,0 +1,105 @@
+"""Every setting of a run as frozen dataclasses, written to and read from JSON.
+
+Also the vocabulary of the whole project, said once:
+    two classes, `bonafide` = 0 and `spoof` = 1;
+    every network ends in one raw float32 logit, `spoof_logit`, higher = more likely spoof;
+    a score file carries the ASVspoof convention, cm_score = -spoof_logit, higher = more bona fide.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from errors import UserError
+
+LABELS = ("bonafide", "spoof")  # the index is the label
+BONAFIDE, SPOOF = 0, 1
+SAMPLE_RATE = 16_000
+SCORE_CONVENTION = "cm_score = -spoof_logit; higher = more bona fide"
+# columns of the one table that every dataset becomes
+TABLE_COLUMNS = ("path", "label", "attack", "speaker", "split", "dataset", "utterance_id")
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """The front end. Weights depend on every value here: changing one asks for new training."""
+
+    kind: str = "log_stft"  # log_stft | mel | lfcc | cqt | raw
+    samples: int = 64_000  # waveform samples the network sees (4 s at 16 kHz)
+    window: int = 1024  # log_stft, mel: samples of the Hann window, also the FFT length
+    hop: int = 256
+    mel_bands: int = 128
+    power_floor: float = 1e-5  # added to the power before the logarithm
+    lfcc_filters: int = 20  # LFCC: 20 static + 20 delta + 20 delta-delta from 20 ms / 10 ms frames
+    cqt_bins: int = 100  # 12 bins per octave from 1 Hz, hop 512 (the ResMax paper)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a network is trained. Stages are parallel tuples: fraction of the data, epochs, learning rate."""
+
+    split: str = "attack-held-out"
+    sample: float = 1.0  # stratified share of the training rows that is used at all
+    stages: tuple[float, ...] = (1.0,)
+    epochs: tuple[int, ...] = (100,)
+    learning_rate: tuple[float, ...] = (1e-3,)
+    final_learning_rate: float = 1e-5
+    schedule: str = "sigmoid"  # sigmoid (per epoch) | cosine (per step) | constant
+    batch_size: int = 16
+    balance: str = "weights"  # none | weights | sampling
+    bonafide_weight: float | None = None  # with weights; None: from the class counts
+    clip_norm: float | None = 5.0  # global gradient norm
+    precision: str = "float32"  # float32 | mixed_bfloat16 | mixed_float16
+    patience: int = 15  # epochs without a better dev EER before a stage ends
+    deterministic: bool = False
+    cache: str = "auto"  # auto | memory | disk | none
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run: which network on which front end, trained how."""
+
+    recipe: str = "resmax_la"
+    model: str = "resmax"
+    model_args: dict[str, Any] = field(default_factory=dict)
+    features: FeatureConfig = FeatureConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def _build(cls: type, values: dict[str, Any], where: str) -> Any:
+    """Build a dataclass from JSON values; an unknown key is the user's error, a list becomes a tuple."""
+    known = {f.name for f in fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UserError(f"{where}: unknown setting {', '.join(unknown)}; valid: {', '.join(sorted(known))}")
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def config_from_dict(values: dict[str, Any], where: str = "config") -> Config:
+    """Rebuild the `Config` that `to_dict` gave."""
+    values = dict(values)
+    values["features"] = _build(FeatureConfig, values.get("features", {}), f"{where}: features")
+    values["training"] = _build(TrainingConfig, values.get("training", {}), f"{where}: training")
+    return _build(Config, values, where)
+
+
+def read_config(path: Path) -> Config:
+    """Read a config.json of a run folder."""
+    try:
+        return config_from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a readable config ({error})") from error
+
+
+def override(config: Config, **changes: Any) -> Config:
+    """Replace training settings by name, leaving out those that are None."""
+    changes = {k: v for k, v in changes.items() if v is not None}
+    return replace(config, training=replace(config.training, **changes))

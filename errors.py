@@ -1,0 +1,31 @@
+"""Errors that a user can cause, and how every command ends.
+
+Raise `UserError` with one line that names the file or value, what is wrong and what is valid.
+A script ends with `raise SystemExit(run_command(main))`.
+"""
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Something the user can put right; shown as one line, never as a traceback."""
+
+
+class AudioError(UserError):
+    """An audio file that cannot be used, named together with the reason."""
+
+
+def run_command(main: Callable[[], int | None]) -> int:
+    """Run a command's main function; return 2 on a user's error and 130 on Ctrl-C."""
+    try:
+        return main() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader (head, less) went away: nothing is wrong
+        sys.stderr.close()
+        return 0
