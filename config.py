@@ -62,6 +62,9 @@ class Config:
     """One run: which network on which front end, trained how."""
 
     recipe: str = "resmax_la"
+    data: str | None = None  # the dataset's folder; None is the built-in demo corpus
+    allow_missing: bool = False
+    limit: int | None = None  # rows per split, stratified: for a quick look
     model: str = "resmax"
     model_args: dict[str, Any] = field(default_factory=dict)
     features: FeatureConfig = FeatureConfig()

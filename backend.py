@@ -1,0 +1,51 @@
+"""Keras, imported without TensorFlow's start-up noise: `from backend import keras`.
+
+TensorFlow writes to file descriptor 2 before any logging level is read, so during the import the descriptor
+points to a temporary file; lines of level warning or worse are then passed on, the rest is dropped.
+Set TF_CPP_MIN_LOG_LEVEL=0 to see everything. KERAS_BACKEND=jax or torch works as usual.
+"""
+
+import importlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_LOUD = "TF_CPP_MIN_LOG_LEVEL" in os.environ
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # from here on: warnings and errors
+_PROBLEM = re.compile(rb"^[WEF]\d{4} ")
+# said on every machine without a GPU, and on every machine with one, and never of use
+_HARMLESS = re.compile(rb"failed call to cuInit|Unable to register cu\w+ factory|computation placer already")
+
+
+@contextmanager
+def _start_up_noise_dropped() -> Iterator[None]:
+    sys.stderr.flush()
+    real_stderr = os.dup(2)
+    with tempfile.TemporaryFile() as noise:
+        os.dup2(noise.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(real_stderr, 2)
+            os.close(real_stderr)
+            noise.seek(0)
+            for line in noise:
+                if _PROBLEM.match(line) and not _HARMLESS.search(line):
+                    os.write(2, line)
+
+
+def _import_keras():
+    if _LOUD or "tensorflow" in sys.modules:
+        return importlib.import_module("keras")
+    with _start_up_noise_dropped():
+        keras = importlib.import_module("keras")
+        if keras.backend.backend() == "tensorflow":
+            # the first look for a GPU is noisy too: have it now
+            importlib.import_module("tensorflow").config.list_physical_devices("GPU")
+    return keras
+
+
+keras = _import_keras()

@@ -1,0 +1,220 @@
+"""ResMax, and the one place where every network is listed, built, saved and loaded.
+
+    from model import build_model, load_model
+    model = build_model(Config())               # waveform (batch, 64000) -> spoof_logit (batch, 1)
+    model = load_model("runs/.../best.keras")   # or the name of a detector in pretrained/
+
+A model is a front end and a network composed into one `keras.Model` that takes the waveform, so training,
+prediction and export compute the same numbers. The network alone takes the features: `build_network`.
+Adding a network: a file in architectures/ with a function `(input_shape, **arguments) -> keras.Model` that
+ends in one raw logit, and a line in MODELS.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backend import keras
+from config import Config
+from errors import UserError
+from feature_extraction import feature_config, feature_shape, front_end_layer
+
+layers, ops = keras.layers, keras.ops
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+@keras.saving.register_keras_serializable(package="spoof_detection")
+class MaxFeatureMap(layers.Layer):
+    """Element-wise maximum of the two halves of the channels: (..., 2 f) -> (..., f)."""
+
+    def call(self, x):
+        first, second = ops.split(x, 2, axis=-1)
+        return ops.maximum(first, second)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], input_shape[-1] // 2)
+
+
+@keras.saving.register_keras_serializable(package="spoof_detection")
+class SpoofLogit(layers.Layer):
+    """Last layer of every model: the logit in float32, and with it the operating point chosen on dev.
+
+    A model loaded with plain `keras.models.load_model` thereby still knows its threshold.
+    """
+
+    def __init__(self, operating_point: dict[str, Any] | None = None, name: str = "spoof_logit"):
+        super().__init__(name=name, dtype="float32")
+        self.operating_point = operating_point
+
+    def call(self, x):
+        return ops.cast(x, "float32")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {"name": self.name, "operating_point": self.operating_point}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(operating_point=config.get("operating_point"), name=config["name"])
+
+
+# ---------------------------------------------------------------- ResMax (Kwak et al., ICPR 2020)
+
+# filters, kernel, second pair of convolutions, 2x2 max-pooling
+RESMAX_BLOCKS = (
+    (16, 3, True, True),
+    (16, 5, True, True),
+    (24, 3, True, True),
+    (32, 3, False, False),
+    (32, 3, False, True),
+    (48, 3, False, False),
+    (48, 3, False, True),
+    (64, 3, False, False),
+    (64, 3, False, True),
+)
+
+
+def resmax(
+    input_shape: tuple[int, int, int],
+    head: str = "flatten",
+    second_kernel: int | None = 1,
+    dropout: float = 0.7,
+    units: int = 1,
+) -> keras.Model:
+    """Residual network whose only activation is the maximum of two feature maps.
+
+    (time, frequency, 1) -> logit. The defaults are the paper's; the authors' later variant has
+    head="average", second_kernel=None (the block's own size) and dropout 0.5. `units=2` is the paper's
+    softmax head, which has the published parameter count; every model here ends in one logit.
+    """
+    if head not in ("flatten", "average"):
+        raise UserError(f"resmax: unknown head {head!r}; valid: flatten, average")
+    inputs = x = keras.Input(input_shape, name="features")
+    for filters, kernel, second_pair, pool in RESMAX_BLOCKS:
+        skip = x if x.shape[-1] == filters else layers.Conv2D(filters, 1, padding="same")(x)
+        x = _convolution_and_max(x, filters, kernel)
+        if second_pair:
+            x = _convolution_and_max(x, filters, second_kernel or kernel)
+        x = layers.Add()([x, skip])
+        if pool:
+            x = layers.MaxPooling2D(2, padding="same")(x)
+        x = layers.BatchNormalization()(x)
+    x = layers.Flatten()(x) if head == "flatten" else layers.GlobalAveragePooling2D()(x)
+    x = layers.Dropout(dropout)(x)
+    return keras.Model(inputs, layers.Dense(units, dtype="float32", name="logit")(x), name="resmax")
+
+
+def _convolution_and_max(x, filters: int, kernel: int):
+    x = layers.Conv2D(2 * filters, kernel, padding="same")(x)  # two convolutions of `filters` channels in one
+    return MaxFeatureMap()(x)
+
+
+# ---------------------------------------------------------------- every network by name
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What the scripts need to know of a network."""
+
+    build: Callable[..., keras.Model]  # (feature shape, **arguments) -> network: features -> logit
+    front_end: str  # the front end it is meant for; its default length is the input length
+    summary: str
+
+
+MODELS = {
+    "resmax": ModelSpec(resmax, "log_stft", "Max-Feature-Map residual network (Kwak et al., ICPR 2020)"),
+}
+
+
+def model_spec(name: str) -> ModelSpec:
+    """The entry of MODELS, or one line with the valid names."""
+    if name not in MODELS:
+        raise UserError(f"unknown network {name!r}; valid: {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def build_network(config: Config) -> keras.Model:
+    """The network alone: features (batch, *feature_shape) -> raw logit (batch, 1)."""
+    feature_config(config.features.kind)  # a wrong name is refused here
+    shape = feature_shape(config.features)
+    try:
+        return model_spec(config.model).build(shape, **config.model_args)
+    except TypeError as error:
+        raise UserError(f"network {config.model}: {error}") from error
+
+
+def build_model(config: Config) -> keras.Model:
+    """Front end and network as one model: waveform (batch, samples) -> spoof_logit (batch, 1)."""
+    waveform = keras.Input((config.features.samples,), dtype="float32", name="waveform")
+    logit = build_network(config)(front_end_layer(config.features)(waveform))
+    return keras.Model(waveform, SpoofLogit()(logit), name=config.model)
+
+
+def spoof_logits(model: keras.Model, waveforms: np.ndarray) -> np.ndarray:
+    """Logits (batch,) of waveforms (batch, samples): the one call through which every script scores."""
+    return np.asarray(model.predict_on_batch(waveforms), dtype=np.float32)[:, 0]
+
+
+def set_operating_point(model: keras.Model, operating_point: dict[str, Any]) -> None:
+    """Store thresholds and calibration in the model's last layer (they are saved with it)."""
+    model.get_layer("spoof_logit").operating_point = operating_point
+
+
+# ---------------------------------------------------------------- files: name.keras + name.json
+
+
+def save_model(model: keras.Model, path: Path, card: dict[str, Any] | None = None) -> None:
+    """Write `path` (.keras or .h5) and, with a card, `path` as .json; each appears whole or not at all."""
+    unfinished = path.with_name(f"unfinished_{path.name}")
+    model.save(unfinished)
+    unfinished.replace(path)
+    if card is not None:
+        card = {**card, "file": path.name, "sha256": sha256(path)}
+        unfinished = path.with_suffix(".json.unfinished")
+        unfinished.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(path.with_suffix(".json"))
+
+
+def load_model(name: str | Path) -> keras.Model:
+    """Load a model file, a run folder's best model, or a detector of pretrained/ by its name."""
+    path = find_model(name)
+    card = read_card(path)
+    if card is not None and card.get("file") == path.name and card["sha256"] != sha256(path):
+        raise UserError(f"{path}: is not the file its card {path.stem}.json describes (sha256 differs)")
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path}: not a Keras model that can be loaded here ({reason})") from error
+
+
+def find_model(name: str | Path) -> Path:
+    """The model file that a path, a run folder or a name means."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    if (path / "best.keras").is_file():
+        return path / "best.keras"
+    shipped = {p.stem: p for p in sorted(PRETRAINED.glob("*.keras"))}
+    if str(name) in shipped:
+        return shipped[str(name)]
+    names = ", ".join(shipped) or "none is shipped yet: train one with `python main.py`"
+    raise UserError(f"no model {str(name)!r}: give a .keras or .h5 file, a run folder, or a name ({names})")
+
+
+def read_card(path: Path) -> dict[str, Any] | None:
+    """The card beside a model file, if it has one."""
+    card = path.with_suffix(".json")
+    return json.loads(card.read_text(encoding="utf-8")) if card.is_file() else None
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
