@@ -1,0 +1,234 @@
+"""Plots of scores and of training, each written as one PNG file.
+
+Every function takes plain arrays or tables and a path. Figures are made without pyplot, so they need no
+display and leave no global state; colours are those of Okabe and Ito, told apart by colour-blind readers.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from config import BONAFIDE, LABELS, SPOOF
+from metrics import auc, compute_eer, error_curves
+
+BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, BLACK = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#E69F00",
+    "#000000",
+)
+CURVE_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK)
+LINE_STYLES = ("-", "--", "-.", ":")
+DET_TICKS = (0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95, 0.99)
+Trials = Mapping[str, tuple[ArrayLike, ArrayLike]]  # name -> (cm_scores, labels)
+
+
+def _figure(width: float = 6.0, height: float = 5.0) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    _tidy(axes)
+    return figure, axes
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def _curve_style(number: int) -> dict[str, object]:
+    return {
+        "color": CURVE_COLOURS[number % len(CURVE_COLOURS)],
+        "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
+        "linewidth": 1.8,
+    }
+
+
+def det_curve(trials: Trials, path: Path, title: str = "Detection error trade-off") -> Path:
+    """DET curves (FAR against FRR, both on normal-deviate axes) of one or more named sets of trials."""
+    from scipy.special import ndtri
+
+    figure, axes = _figure(5.8, 5.6)
+    lowest = 0.01
+    for number, (name, (scores, labels)) in enumerate(trials.items()):
+        _, frr, far = error_curves(scores, labels)
+        counts = np.bincount(np.asarray(labels), minlength=2)
+        # a rate of 0 lies at minus infinity: draw it at half a trial
+        x = np.clip(far, 0.5 / counts[SPOOF], 1 - 0.5 / counts[SPOOF])
+        y = np.clip(frr, 0.5 / counts[BONAFIDE], 1 - 0.5 / counts[BONAFIDE])
+        lowest = min(lowest, x.min(), y.min())
+        eer = compute_eer(scores, labels)[0]
+        axes.plot(ndtri(x), ndtri(y), label=f"{name}: EER {100 * eer:.2f} %", **_curve_style(number))
+    lowest = max(lowest, DET_TICKS[0] / 2)
+    ticks = [tick for tick in DET_TICKS if lowest <= tick <= 0.6]
+    limits = ndtri([lowest, 0.65])
+    axes.plot(limits, limits, color="0.6", linewidth=0.8, zorder=1)  # equal error rates
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(ndtri(ticks), [f"{100 * tick:g}" for tick in ticks])
+    axes.set(xlim=limits, ylim=limits, aspect="equal", title=title)
+    axes.set_xlabel("false acceptance rate: spoof called bona fide (%)")
+    axes.set_ylabel("false rejection rate: bona fide called spoof (%)")
+    axes.legend(loc="upper right", framealpha=0.95)
+    return _save(figure, path)
+
+
+def roc_curve(trials: Trials, path: Path, title: str = "Receiver operating characteristic") -> Path:
+    """ROC curves: bona fide accepted against spoof accepted, of one or more named sets of trials."""
+    figure, axes = _figure(5.8, 5.6)
+    for number, (name, (scores, labels)) in enumerate(trials.items()):
+        _, frr, far = error_curves(scores, labels)
+        label = f"{name}: AUC {auc(scores, labels):.4f}"
+        axes.plot(100 * far, 100 * (1 - frr), label=label, **_curve_style(number))
+    axes.plot([0, 100], [0, 100], color="0.6", linewidth=0.8, zorder=1, label="chance: AUC 0.5")
+    axes.set(xlim=(-1, 101), ylim=(-1, 101), aspect="equal", title=title)
+    axes.set_xlabel("spoof accepted as bona fide (%)")
+    axes.set_ylabel("bona fide accepted (%)")
+    axes.legend(loc="lower right", framealpha=0.95)
+    return _save(figure, path)
+
+
+def score_histogram(
+    scores: ArrayLike, labels: ArrayLike, path: Path, thresholds: Mapping[str, float] | None = None
+) -> Path:
+    """Histogram of cm_scores by class, each class adding up to 100 %, with named thresholds."""
+    scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    figure, axes = _figure(7.0, 4.4)
+    low, high = scores.min(), scores.max()
+    if high - low < 1e-9:  # constant scores still need a bin with a width
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, 81)
+    for label, colour, hatch in ((BONAFIDE, BLUE, ""), (SPOOF, ORANGE, "////")):
+        part = scores[labels == label]
+        axes.hist(
+            part,
+            bins=edges,
+            weights=np.full(len(part), 100 / len(part)),
+            histtype="stepfilled",
+            facecolor=(*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)), 0.35),
+            edgecolor=colour,
+            hatch=hatch,
+            linewidth=1.2,
+            label=f"{LABELS[label]} ({len(part):,})",
+        )
+    for number, (name, threshold) in enumerate((thresholds or {}).items()):
+        style = LINE_STYLES[(number + 1) % len(LINE_STYLES)]
+        axes.axvline(threshold, color=BLACK, linestyle=style, linewidth=1.4, label=f"{name}: {threshold:.3g}")
+    axes.set_xlabel("cm_score = −spoof_logit (natural-log units; higher = more bona fide)")
+    axes.set_ylabel("trials of the class per bin (%)")
+    axes.set_title("Scores by class")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return _save(figure, path)
+
+
+def confusion_matrix(
+    confusion: Mapping[str, Mapping[str, int]], path: Path, title: str = "Decisions"
+) -> Path:
+    """Counts and row shares of truth against verdict, from the `confusion` of `threshold_metrics`."""
+    counts = np.array([[confusion[truth][verdict] for verdict in LABELS] for truth in LABELS])
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    figure, axes = _figure(5.4, 4.6)
+    axes.grid(False)
+    image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+    for (row, column), count in np.ndenumerate(counts):
+        share = shares[row, column]
+        colour = "white" if share > 0.55 else "black"
+        text = f"{count:,}\n{100 * share:.2f} %"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=13)
+    names = ("bona fide", "spoof")
+    axes.set_xticks([0, 1], names)
+    axes.set_yticks([0, 1], names)
+    axes.set(xlabel="called", ylabel="truth", title=title)
+    figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.85)
+    return _save(figure, path)
+
+
+def _history_panel(
+    axes: Axes, history: pd.DataFrame, columns: Mapping[str, tuple[str, str, str]], unit: str, factor: float
+) -> None:
+    """Draw the columns of the history that exist; columns maps name -> (legend text, colour, marker)."""
+    for column, (text, colour, marker) in columns.items():
+        if column in history and history[column].notna().any():
+            values = factor * history[column].astype(float)
+            axes.plot(history["epoch"], values, color=colour, marker=marker, markersize=3.5, label=text)
+    axes.set_ylabel(unit)
+    axes.legend(loc="best", framealpha=0.9, fontsize=8)
+
+
+def learning_curves(history: pd.DataFrame, path: Path) -> Path:
+    """Loss, dev EER, accuracy and learning rate by epoch; a panel whose columns are missing is left out.
+
+    `history` has one row an epoch, with epoch, stage and any of the columns named below
+    (EER and accuracy as shares). The epoch of the best dev EER is marked, and so is each new stage.
+    """
+    panels = [
+        ({"loss": ("training", BLUE, "o"), "dev_loss": ("dev", ORANGE, "s")}, "loss (nats)", 1.0),
+        ({"dev_eer": ("dev", ORANGE, "s")}, "EER (%)", 100.0),
+        ({"accuracy": ("training", BLUE, "o"), "dev_accuracy": ("dev", ORANGE, "s")}, "accuracy (%)", 100.0),
+        ({"learning_rate": ("learning rate", GREEN, "^")}, "learning rate", 1.0),
+    ]
+    present = [p for p in panels if any(c in history and history[c].notna().any() for c in p[0])]
+    figure = Figure(figsize=(7.0, 1.2 + 1.9 * max(len(present), 1)), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes_list = figure.subplots(max(len(present), 1), 1, sharex=True, squeeze=False)[:, 0]
+    epochs = history["epoch"].to_numpy()
+    starts = epochs[1:][np.diff(history["stage"].to_numpy()) != 0] if "stage" in history else []
+    for axes, (columns, unit, factor) in zip(axes_list, present, strict=False):
+        _tidy(axes)
+        for start in starts:
+            axes.axvline(start - 0.5, color="0.5", linestyle=":", linewidth=1.2)
+        _history_panel(axes, history, columns, unit, factor)
+        if "learning_rate" in columns:
+            axes.set_yscale("log")
+        if "dev_eer" in columns:
+            best = history["dev_eer"].astype(float).idxmin()
+            epoch, eer = history.loc[best, "epoch"], 100 * history.loc[best, "dev_eer"]
+            axes.plot(epoch, eer, "*", color=BLACK, markersize=11, label=f"best: {eer:.2f} %, epoch {epoch}")
+            axes.set_ylim(bottom=0)
+            axes.legend(loc="best", framealpha=0.9, fontsize=8)
+    axes_list[-1].set_xlabel("epoch" + (" (dotted line: next stage)" if len(starts) else ""))
+    axes_list[-1].set_xlim(epochs.min() - 0.6, epochs.max() + 0.6)
+    axes_list[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    figure.align_ylabels()
+    axes_list[0].set_title("Learning curves")
+    return _save(figure, path)
+
+
+def draw_evaluation(table: pd.DataFrame, report: Mapping[str, Any], folder: Path) -> list[Path]:
+    """DET, ROC, histogram and confusion matrix of a table of scores and the report `evaluate` gave of it."""
+    scores, labels = table["score"].to_numpy(dtype=np.float64), table["label"].to_numpy()
+    trials = {"all": (scores, labels)}
+    hardest = sorted(report["per_attack"], key=lambda attack: -report["per_attack"][attack]["eer"])[:3]
+    for attack in hardest if len(report["per_attack"]) > 1 else []:
+        chosen = (labels == BONAFIDE) | (table["attack"].astype(str).to_numpy() == attack)
+        trials[attack] = scores[chosen], labels[chosen]
+    decision = report["decision"]
+    thresholds = {"EER threshold": report["eer_threshold"]}
+    if decision["threshold"] != report["eer_threshold"]:
+        thresholds["decision threshold"] = decision["threshold"]
+    folder = Path(folder)
+    title = f"Decisions at score {decision['threshold']:.3g}"
+    return [
+        det_curve(trials, folder / "det.png"),
+        roc_curve(trials, folder / "roc.png"),
+        score_histogram(scores, labels, folder / "scores.png", thresholds),
+        confusion_matrix(decision["confusion"], folder / "confusion.png", title),
+    ]
