@@ -286,7 +286,9 @@ def main() -> None:
     parser.add_argument(
         "--allow-missing", action="store_true", help="leave missing files out of --split's counts"
     )
-    parser.add_argument("--split", choices=SPLITS, help="; ".join(f"{k}: {v}" for k, v in SPLITS.items()))
+    parser.add_argument(
+        "--split", metavar="SCHEME", choices=SPLITS, help="; ".join(f"{k}: {v}" for k, v in SPLITS.items())
+    )
     parser.add_argument("--seed", type=int, default=1, help="of --split (default 1)")
     parser.add_argument(
         "--list-missing", type=int, default=3, metavar="N", help="missing files to name a split"
@@ -300,7 +302,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     dataset = read_dataset(args.directory)
-    report = check(dataset, headers=args.headers, list_missing=args.list_missing)
+    report = check(dataset, headers=args.headers, list_missing=max(0, args.list_missing))
     if args.split and report["usable"]:
         rows = dataset.usable(allow_missing=True) if args.allow_missing else dataset.table
         report["split"] = count_split(split_table(rows, args.split, args.seed))

@@ -216,7 +216,9 @@ def format_report(report: dict[str, Any]) -> str:
         if c["unlabelled"]["rows"]:
             out.append(f"without label in {name}: {c['unlabelled']['rows']:,}")
     out += [f"note: {note}" for note in report["notes"]]
-    return "\n".join([*out, report["verdict"]])
+    if report["usable"]:  # otherwise the verdict is the command's one error line
+        out.append(report["verdict"])
+    return "\n".join(out)
 
 
 def format_split(counted: dict[str, Any]) -> str:

@@ -76,6 +76,7 @@ PROTOCOLS = (
     Protocol(
         "asvspoof2019_PA", "speaker file environment attack key", r"PA_[TDE]_\d+", r"2019\.PA\.cm\..*txt$"
     ),
+    Protocol("demo_corpus", "speaker file - attack key", r"DEMO_[TDE]_\d+", r"ASVspoof2019\.LA\.cm\..*txt$"),
     Protocol("asvspoof2021_LA", _LA21, r"LA_E_\d+", r"LA/CM/trial_metadata\.txt$"),
     Protocol("asvspoof2021_LA", "file", r"LA_E_\d+", r"ASVspoof2021\.LA\.cm\.eval\.trl\.txt$"),
     Protocol("asvspoof2021_DF", _DF21, r"DF_E_\d+", r"DF/CM/trial_metadata\.txt$"),

@@ -172,6 +172,8 @@ def split_table(table: pd.DataFrame, scheme: str, seed: int = 1) -> pd.DataFrame
     """
     if scheme not in SPLITS:
         raise UserError(f"split {scheme!r} is unknown; valid: {', '.join(SPLITS)}")
+    if seed < 0:
+        raise UserError(f"seed {seed}: must be 0 or more")
     if table.empty:
         raise UserError(f"split {scheme}: the table has no rows")
     if scheme == "official":
@@ -204,6 +206,8 @@ def stratified_sample(table: pd.DataFrame, fraction: float, seed: int = 1) -> pd
     """Keep a share (0 < fraction <= 1) of every (label, attack), at least one row, in the old order."""
     if not 0 < fraction <= 1:
         raise UserError(f"sample {fraction}: must be above 0 and at most 1")
+    if seed < 0:
+        raise UserError(f"seed {seed}: must be 0 or more")
     rng = np.random.default_rng(seed)
     kept = [
         rng.permutation(positions)[: max(1, int(_round(np.array(fraction * len(positions)))))]

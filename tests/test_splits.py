@@ -1,4 +1,4 @@
-"""Splits keep their promises whatever the table: no shared speaker, no held-out attack in train, no new row."""
+"""Splits keep their promises whatever the table: no shared speaker, no held-out attack in train."""
 
 import numpy as np
 import pandas as pd
@@ -234,6 +234,15 @@ def test_stratified_sample_bounds():
     for fraction in (0, 1.5, -1, float("nan")):
         with pytest.raises(UserError, match="above 0 and at most 1"):
             stratified_sample(table, fraction)
+
+
+def test_a_negative_seed_is_refused():
+    for call in (
+        lambda: split_table(la_like(), "random-70-15-15", -1),
+        lambda: stratified_sample(la_like(), 0.5, -1),
+    ):
+        with pytest.raises(UserError, match="seed -1"):
+            call()
 
 
 def test_the_real_la_held_out(shared_data):
