@@ -67,8 +67,8 @@ def det_curve(trials: Trials, path: Path, title: str = "Detection error trade-of
     """DET curves (FAR against FRR, both on normal-deviate axes) of one or more named sets of trials."""
     from scipy.special import ndtri
 
-    figure, axes = _figure(5.8, 5.6)
-    lowest = 0.01
+    figure, axes = _figure(5.6, 6.0)
+    lowest, highest = 0.01, 0.65
     for number, (name, (scores, labels)) in enumerate(trials.items()):
         _, frr, far = error_curves(scores, labels)
         counts = np.bincount(np.asarray(labels), minlength=2)
@@ -77,23 +77,24 @@ def det_curve(trials: Trials, path: Path, title: str = "Detection error trade-of
         y = np.clip(frr, 0.5 / counts[BONAFIDE], 1 - 0.5 / counts[BONAFIDE])
         lowest = min(lowest, x.min(), y.min())
         eer = compute_eer(scores, labels)[0]
+        highest = max(highest, min(1.1 * eer, 0.995))  # scores of the wrong direction must show too
         axes.plot(ndtri(x), ndtri(y), label=f"{name}: EER {100 * eer:.2f} %", **_curve_style(number))
     lowest = max(lowest, DET_TICKS[0] / 2)
-    ticks = [tick for tick in DET_TICKS if lowest <= tick <= 0.6]
-    limits = ndtri([lowest, 0.65])
+    ticks = [tick for tick in DET_TICKS if lowest <= tick <= highest]
+    limits = ndtri([lowest, highest])
     axes.plot(limits, limits, color="0.6", linewidth=0.8, zorder=1)  # equal error rates
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(ndtri(ticks), [f"{100 * tick:g}" for tick in ticks])
     axes.set(xlim=limits, ylim=limits, aspect="equal", title=title)
     axes.set_xlabel("false acceptance rate: spoof called bona fide (%)")
     axes.set_ylabel("false rejection rate: bona fide called spoof (%)")
-    axes.legend(loc="upper right", framealpha=0.95)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return _save(figure, path)
 
 
 def roc_curve(trials: Trials, path: Path, title: str = "Receiver operating characteristic") -> Path:
     """ROC curves: bona fide accepted against spoof accepted, of one or more named sets of trials."""
-    figure, axes = _figure(5.8, 5.6)
+    figure, axes = _figure(5.6, 6.0)
     for number, (name, (scores, labels)) in enumerate(trials.items()):
         _, frr, far = error_curves(scores, labels)
         label = f"{name}: AUC {auc(scores, labels):.4f}"
@@ -102,7 +103,7 @@ def roc_curve(trials: Trials, path: Path, title: str = "Receiver operating chara
     axes.set(xlim=(-1, 101), ylim=(-1, 101), aspect="equal", title=title)
     axes.set_xlabel("spoof accepted as bona fide (%)")
     axes.set_ylabel("bona fide accepted (%)")
-    axes.legend(loc="lower right", framealpha=0.95)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return _save(figure, path)
 
 

@@ -81,19 +81,25 @@ def _header(fields: list[str]) -> dict[str, int]:
     return columns if len(columns) > 1 and "utterance_id" in columns else {}
 
 
+def _split(texts: list[str], delimiter: str | None) -> list[list[str]]:
+    return [t.split() for t in texts] if delimiter is None else list(csv.reader(texts, delimiter=delimiter))
+
+
 def _read_columns(path: Path, lines: list[tuple[int, str]]) -> dict[str, list[str]] | None:
     """The known columns of a file with a header line, None if there is no header."""
-    first = lines[0][1]
-    delimiter = next((d for d in "\t,;" if _header(first.split(d))), None)
-    if delimiter is None and not _header(first.split()):
+    first, *texts = (line for _, line in lines)
+    for delimiter in ("\t", ",", ";", None):
+        header = _split([first], delimiter)[0]
+        if columns := _header(header):
+            break
+    else:
         return None
-    columns = _header(first.split(delimiter))
-    width = len(first.split(delimiter))
-    texts = [line for _, line in lines[1:]]
-    rows = [t.split() for t in texts] if delimiter is None else list(csv.reader(texts, delimiter=delimiter))
-    for (number, _), row in zip(lines[1:], rows, strict=False):
-        if len(row) != width:
-            raise UserError(f"{path}: line {number}: {len(row)} columns where the header has {width}")
+    rows = _split(texts, delimiter)
+    if len(rows) != len(texts):
+        raise UserError(f"{path}: a quotation mark is opened and not closed on its line")
+    for (number, _), row in zip(lines[1:], rows, strict=True):
+        if len(row) != len(header):
+            raise UserError(f"{path}: line {number}: {len(row)} columns where the header has {len(header)}")
     return {name: [row[i].strip() for row in rows] for name, i in columns.items()}
 
 

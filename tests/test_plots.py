@@ -1,0 +1,112 @@
+"""Every plot is written as a PNG that shows something, also for the scores that break naive axes."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import plots
+from evaluate import evaluate
+from metrics import threshold_metrics
+
+
+def _scores(distance: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return np.concatenate([rng.normal(distance, 1, 60), rng.normal(-distance, 1, 90)]), np.repeat(
+        [0, 1], [60, 90]
+    )
+
+
+def _pixels(path: Path) -> np.ndarray:
+    assert path.read_bytes().startswith(b"\x89PNG")
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def _shows(path: Path, colour: str) -> bool:
+    """Whether the image has clearly visible pixels of a colour."""
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((np.abs(_pixels(path).astype(int) - rgb).max(axis=-1) < 12).sum()) > 30
+
+
+CASES = {
+    "good": _scores(),
+    "separated": _scores(20),
+    "reversed": _scores(-2),
+    "constant": (np.zeros(10), np.repeat([0, 1], 5)),
+    "two trials": (np.array([1.0, 0.0]), np.array([0, 1])),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("case", CASES)
+def test_score_plots(case: str, tmp_path: Path) -> None:
+    scores, labels = CASES[case]
+    named = {"all": (scores, labels), "one attack": (scores * 2, labels)}
+    assert _shows(plots.det_curve(named, tmp_path / "new" / "det.png"), plots.BLUE)
+    assert _shows(plots.roc_curve(named, tmp_path / "roc.png"), plots.ORANGE)
+    histogram = plots.score_histogram(scores, labels, tmp_path / "h.png", {"here": 0.5, "there": -0.5})
+    assert _shows(histogram, plots.BLUE)
+    assert _shows(histogram, plots.ORANGE)
+    confusion = threshold_metrics(scores, labels, 0.0)["confusion"]
+    assert np.ptp(_pixels(plots.confusion_matrix(confusion, tmp_path / "c.png"))) > 200
+
+
+def test_draw_evaluation(tmp_path: Path) -> None:
+    scores, labels = _scores()
+    attack = np.where(labels == 0, "-", np.where(np.arange(len(labels)) % 2, "A01", "A02"))
+    table = pd.DataFrame(
+        {"score": scores, "label": labels, "attack": attack, "utterance_id": range(len(labels))}
+    )
+    drawn = plots.draw_evaluation(table, evaluate(table, threshold="0.5", bootstrap=0), tmp_path)
+    assert [path.name for path in drawn] == ["det.png", "roc.png", "scores.png", "confusion.png"]
+    assert all(_pixels(path).shape[0] > 300 for path in drawn)
+
+
+def _history(epochs: int = 6) -> pd.DataFrame:
+    epoch = np.arange(1, epochs + 1)
+    falling = np.exp(-epoch / 3)
+    return pd.DataFrame(
+        {
+            "epoch": epoch,
+            "stage": (epoch > epochs / 2).astype(int),
+            "loss": falling,
+            "dev_loss": falling + 0.1,
+            "dev_eer": falling / 2,
+            "learning_rate": 1e-3 * falling,
+            "accuracy": 1 - falling / 2,
+            "dev_accuracy": 1 - falling / 1.9,
+        }
+    )
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "columns",
+    [
+        None,
+        ["epoch", "loss"],
+        ["epoch", "stage", "loss", "dev_eer"],
+        ["epoch", "learning_rate"],
+        ["epoch"],
+    ],
+)
+@pytest.mark.parametrize("epochs", [1, 6])
+def test_learning_curves_draw_what_there_is(columns: list[str] | None, epochs: int, tmp_path: Path) -> None:
+    history = _history(epochs) if columns is None else _history(epochs)[columns]
+    path = plots.learning_curves(history, tmp_path / "learning.png")
+    assert _shows(path, plots.BLUE) == ("loss" in history)
+    assert _shows(path, plots.GREEN) == ("learning_rate" in history)
+
+
+def test_learning_curves_pass_over_missing_values(tmp_path: Path) -> None:
+    history = _history()
+    history.loc[[0, 3], "dev_eer"] = np.nan
+    history["dev_accuracy"] = np.nan
+    assert _shows(plots.learning_curves(history, tmp_path / "learning.png"), plots.ORANGE)
+
+
+def test_pyplot_stays_unloaded() -> None:
+    assert "matplotlib.pyplot" not in sys.modules
