@@ -26,6 +26,7 @@ from score_files import read_asv_scores, read_scores, write_scores
 __all__ = ["evaluate", "format_report", "read_scores", "write_scores"]
 
 REVERSED_AUC = 0.45  # below this, and far outside chance, the scores point the wrong way
+SHOWN_ATTACKS = 26  # rows of the text report: thirteen lines in two columns, one screen in all
 THRESHOLD_HELP = (
     "eer: where this file's own FRR and FAR meet (default); dev-eer: handed over from --dev-scores; 0.5: "
     "spoof probability 0.5, that is logit 0; any other NUMBER: a cm_score, at or below which a trial is spoof"
@@ -191,7 +192,11 @@ def _interval(report: dict[str, Any], key: str, factor: float, digits: int) -> s
 
 
 def _attack_lines(per_attack: dict[str, dict[str, float]]) -> list[str]:
-    """The table of attacks, in two columns where there are more than eight."""
+    """The table of attacks, in two columns where there are more than eight, the hardest where too many."""
+    if len(per_attack) > SHOWN_ATTACKS:
+        hardest = sorted(per_attack, key=lambda name: -per_attack[name]["eer"])[:SHOWN_ATTACKS]
+        note = f"(the {SHOWN_ATTACKS} hardest of {len(per_attack)} attacks; --json has all)"
+        return [*_attack_lines({name: per_attack[name] for name in hardest}), note]
     head = f"{'attack':<14}{'trials':>7}{'EER %':>8}{'FAR %':>8}"
     cells = [
         f"{name[:13]:<14}{row['trials']:>7}{100 * row['eer']:>8.3f}{100 * row['far']:>8.2f}"
@@ -210,7 +215,7 @@ def format_report(report: dict[str, Any]) -> str:
     speakers = f", {trials['speakers']} speakers" if trials["speakers"] else ""
     lines = [
         f"{report['scores']}: {trials['bonafide']:,} bona fide, {trials['spoof']:,} spoof{speakers}",
-        f"{report['convention']}",
+        report["convention"],
         *(f"WARNING: {warning}" for warning in report["warnings"]),
         "",
     ]

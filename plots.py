@@ -51,7 +51,7 @@ def _tidy(axes: Axes) -> None:
 def _save(figure: Figure, path: Path) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight", pad_inches=0.12)
     return path
 
 
@@ -79,13 +79,13 @@ def det_curve(trials: Trials, path: Path, title: str = "Detection error trade-of
         eer = compute_eer(scores, labels)[0]
         highest = max(highest, min(1.1 * eer, 0.995))  # scores of the wrong direction must show too
         axes.plot(ndtri(x), ndtri(y), label=f"{name}: EER {100 * eer:.2f} %", **_curve_style(number))
-    lowest = max(lowest, DET_TICKS[0] / 2)
+    lowest = max(0.7 * lowest, DET_TICKS[0] / 2)  # a little room left of the last step
     ticks = [tick for tick in DET_TICKS if lowest <= tick <= highest]
     limits = ndtri([lowest, highest])
     axes.plot(limits, limits, color="0.6", linewidth=0.8, zorder=1)  # equal error rates
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(ndtri(ticks), [f"{100 * tick:g}" for tick in ticks])
-    axes.set(xlim=limits, ylim=limits, aspect="equal", title=title)
+    axes.set(xlim=limits, ylim=limits, box_aspect=1, title=title)
     axes.set_xlabel("false acceptance rate: spoof called bona fide (%)")
     axes.set_ylabel("false rejection rate: bona fide called spoof (%)")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
@@ -100,7 +100,7 @@ def roc_curve(trials: Trials, path: Path, title: str = "Receiver operating chara
         label = f"{name}: AUC {auc(scores, labels):.4f}"
         axes.plot(100 * far, 100 * (1 - frr), label=label, **_curve_style(number))
     axes.plot([0, 100], [0, 100], color="0.6", linewidth=0.8, zorder=1, label="chance: AUC 0.5")
-    axes.set(xlim=(-1, 101), ylim=(-1, 101), aspect="equal", title=title)
+    axes.set(xlim=(-1, 101), ylim=(-1, 101), box_aspect=1, title=title)
     axes.set_xlabel("spoof accepted as bona fide (%)")
     axes.set_ylabel("bona fide accepted (%)")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)

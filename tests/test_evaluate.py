@@ -310,6 +310,18 @@ def test_collapsed_scores_are_named() -> None:
     json.dumps(report, allow_nan=False)
 
 
+def test_many_attacks_are_cut_to_the_hardest_in_the_text_alone() -> None:
+    table = _random_table()
+    table["attack"] = [f"tts-{i % 40:02}" for i in range(len(table))]
+    report = ev.evaluate(table, bootstrap=0)
+    text = ev.format_report(report)
+    hardest = max(report["per_attack"], key=lambda name: report["per_attack"][name]["eer"])
+    assert len(report["per_attack"]) == 40
+    assert "the 26 hardest of 40 attacks" in text
+    assert hardest in text
+    assert len(text.splitlines()) <= 40
+
+
 def test_report_without_speakers_says_so() -> None:
     report = ev.evaluate(_random_table().drop(columns=["speaker", "attack"]), bootstrap=10)
     assert "speakers" not in report["intervals"]
