@@ -153,7 +153,7 @@ def pass_channel(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         edge = rng.uniform(5200, 7200)
         out = _shape(out, np.array([0, 0, -rng.uniform(20, 50)]), np.array([0, edge, edge + 800]))
     out *= np.float32(10 ** (rng.uniform(-14, 2) / 20))
-    return np.tanh(out)  # a soft limit for the rare peak
+    return np.tanh(out)  # the loudest files saturate a little, none clips
 
 
 def render(utterance: Utterance, speaker: Speaker, seed: int) -> np.ndarray:
@@ -207,7 +207,7 @@ def _claim(directory: Path) -> None:
         for old in directory.glob("ASVspoof2019_LA_*/flac/DEMO_*.flac"):
             old.unlink()
     except OSError as error:
-        raise UserError(f"{directory}: cannot be written ({error.strerror})") from error
+        raise UserError(f"{directory}: cannot be written ({error})") from error
 
 
 def _readme() -> str:
@@ -266,8 +266,8 @@ def write_demo_corpus(directory: Path, seed: int = 1, scale: float = 1.0, progre
             lines = "".join(f"{utterance.line()}\n" for utterance in part)
             _protocol(directory, split).write_text(lines, encoding="utf-8", newline="\n")
         (directory / MARKER).write_text(json.dumps(_settings(seed, scale)) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{directory}: cannot be written ({error.strerror})") from error
+    except (OSError, sf.SoundFileError) as error:
+        raise UserError(f"{directory}: cannot be written ({error})") from error
     return directory
 
 
