@@ -77,7 +77,7 @@ class _DiskCache:
     """One memory-mapped file of all clips; a later run over the same files finds them decoded."""
 
     def __init__(self, file: Path, room: np.ndarray):
-        self._starts = np.cumsum(room) - room
+        self._room, self._starts = room, np.cumsum(room) - room
         self._pcm = _memory_map(file, np.int16, int(room.sum()))
         self._lengths = _memory_map(file.with_suffix(".lengths"), np.int64, len(room))  # 0: not decoded yet
 
@@ -86,6 +86,8 @@ class _DiskCache:
         return self._pcm[start : start + length] if length else None
 
     def put(self, row: int, pcm: np.ndarray) -> None:
+        if len(pcm) > self._room[row]:  # a header (mp3) that promised less: decoded anew each time
+            return
         self._pcm[self._starts[row] : self._starts[row] + len(pcm)] = pcm
         self._lengths[row] = len(pcm)  # last: a clip counts once it is whole
 
@@ -111,9 +113,7 @@ def _open_cache(paths: list[str], mode: str, folder: Path) -> _MemoryCache | _Di
     file = folder / f"{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.pcm"
     free = psutil.disk_usage(str(folder.parent if not folder.exists() else folder)).free
     if not file.exists() and size > free:
-        raise UserError(
-            f"{folder}: the cache needs {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; --cache none"
-        )
+        raise UserError(f"{folder}: the cache needs {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; --cache none")
     folder.mkdir(parents=True, exist_ok=True)
     state = "reusing" if file.exists() else "writing"
     print(f"cache: {len(paths)} clips, decoded once; {state} {file}, {size / 1e9:.2f} GB of disk")
@@ -177,15 +177,22 @@ def class_weights(labels: np.ndarray, training: TrainingConfig) -> tuple[float, 
 # ---------------------------------------------------------------- tf.data
 
 
-def training_batches(reader: ClipReader, config: Config, epoch: int, augment: Augment | None = None):
+def training_batches(
+    reader: ClipReader,
+    config: Config,
+    epoch: int,
+    subset: np.ndarray | None = None,
+    augment: Augment | None = None,
+):
     """One epoch of (waveforms (b, samples), labels (b, 1), weights (b,)), float32.
 
-    Clips are cropped at a random place or repeated to length; `augment` sees the crop and may change its
-    length, after which it is fitted again.
+    `subset` names the rows to train on (all by default). Clips are cropped at a random place or repeated to
+    length; `augment` sees the crop and may change its length, after which it is fitted again.
     """
     training, samples = config.training, config.features.samples
-    rows = epoch_rows(reader.labels, training.balance, training.seed, epoch)
-    weights = class_weights(reader.labels, training)
+    subset = np.arange(len(reader)) if subset is None else subset
+    rows = subset[epoch_rows(reader.labels[subset], training.balance, training.seed, epoch)]
+    weights = class_weights(reader.labels[subset], training)
 
     def load(position: int) -> tuple[np.ndarray, int, float]:
         row = rows[position]

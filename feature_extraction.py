@@ -319,14 +319,10 @@ def feature_shape(config: FeatureConfig) -> tuple[int, ...]:
     }[config.kind]
 
 
-def extract_features(
-    waveform: np.ndarray, config: FeatureConfig = DEFAULT_FEATURES["log_stft"]
-) -> np.ndarray:
+def extract_features(waveform: np.ndarray, config: FeatureConfig = DEFAULT_FEATURES["log_stft"]) -> np.ndarray:
     """Features of one clip of exactly `config.samples` samples (see `audio.fit_length`)."""
     if waveform.shape != (config.samples,):
-        raise UserError(
-            f"{config.kind} wants {config.samples} samples, got {waveform.shape}; use audio.fit_length"
-        )
+        raise UserError(f"{config.kind} wants {config.samples} samples, got {waveform.shape}; use audio.fit_length")
     return FRONT_ENDS[config.kind][0](waveform, config)
 
 

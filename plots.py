@@ -233,3 +233,24 @@ def draw_evaluation(table: pd.DataFrame, report: Mapping[str, Any], folder: Path
         score_histogram(scores, labels, folder / "scores.png", thresholds),
         confusion_matrix(decision["confusion"], folder / "confusion.png", title),
     ]
+
+
+def clip_figure(waveform: np.ndarray, spectrogram: np.ndarray, rate: int) -> Figure:
+    """One clip: waveform (samples,) above its log power spectrogram (frames, bins); seconds, kHz and dB."""
+    seconds = len(waveform) / rate
+    figure = Figure(figsize=(7.0, 4.0), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
+    upper.plot(np.arange(len(waveform)) / rate, waveform, linewidth=0.5, color="#0072B2")
+    upper.set(ylabel="amplitude", xlim=(0, seconds))
+    decibels = 10 / np.log(10) * spectrogram.T
+    picture = lower.imshow(
+        decibels,
+        origin="lower",
+        aspect="auto",
+        extent=(0, seconds, 0, rate / 2000),
+        cmap="magma",
+        vmin=decibels.max() - 80,
+    )
+    lower.set(xlabel="time (s)", ylabel="frequency (kHz)")
+    figure.colorbar(picture, ax=lower, label="power (dB)")
+    return figure

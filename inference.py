@@ -1,0 +1,267 @@
+"""A verdict on any audio file.
+
+    python inference.py clip.wav more.mp3 folder/ --model runs/.../best.keras [--csv verdicts.csv] [--json]
+
+    from inference import predict_audio
+    result = predict_audio("runs/.../best.keras", "clip.wav")      # or a Keras model, or a shipped name
+    result["prediction"], result["spoof_probability"]
+
+A clip longer than the model's input is cut into windows that overlap by half; their logits are averaged.
+A shorter one is repeated until it fills the input. `prediction` compares the logit with the threshold the
+model carries from its dev set; `verdict` says "uncertain" inside the model's uncertain band. With a
+calibration (also from dev) `spoof_probability` assumes that both classes are equally likely beforehand;
+without one it is the plain sigmoid of the logit.
+"""
+
+import argparse
+import base64
+import html
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from audio import fit_length, load_audio
+from backend import keras
+from calibration import log_likelihood_ratio
+from config import SAMPLE_RATE, FeatureConfig
+from data_generator import ClipReader, evaluation_batches
+from errors import AudioError, UserError, run_command
+from feature_extraction import feature_shape, log_stft
+from model import SpoofLogit, find_model, load_model, spoof_logits
+
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".au", ".wma"),
+    *(".webm", ".mp4"),
+)
+DEFAULT_MODEL = "resmax"
+POOLING = "mean logit of half-overlapping windows"
+WINDOWS_AT_ONCE = 32
+NO_OPERATING_POINT = "the model carries no threshold: logit 0 is used"
+CSV_COLUMNS = (
+    "path",
+    "prediction",
+    "verdict",
+    "spoof_probability",
+    "logit",
+    "threshold",
+    "seconds",
+    "warnings",
+)
+
+
+class Prediction(dict):
+    """The result for one file: a dict that prints as one line and draws itself in a notebook."""
+
+    def __init__(self, values: dict[str, Any], waveform: np.ndarray):
+        super().__init__(values)
+        self.waveform = waveform  # (samples,) at 16 kHz, not part of the dict
+
+    def __str__(self) -> str:
+        notes = f"  [{'; '.join(self['warnings'])}]" if self["warnings"] else ""
+        return (
+            f"{self['path']}: {self['verdict']}  spoof probability {self['spoof_probability']:.3f}"
+            f"  logit {self['logit']:+.3f} (threshold {self['threshold']:+.3f}){notes}"
+        )
+
+    def _repr_html_(self) -> str:
+        from plots import clip_figure
+
+        picture = io.BytesIO()
+        spectrogram = log_stft(self.waveform, FeatureConfig(samples=len(self.waveform)))[..., 0]
+        clip_figure(self.waveform, spectrogram, SAMPLE_RATE).savefig(picture, format="png", dpi=90)
+        encoded = base64.b64encode(picture.getvalue()).decode()
+        return (
+            f"<p><b>{self['verdict']}</b> &nbsp; {html.escape(str(self))}</p>"
+            f'<img alt="waveform and spectrogram" src="data:image/png;base64,{encoded}">'
+        )
+
+
+def predict_audio(model: keras.Model | str | Path, path: str | Path) -> Prediction:
+    """Judge one audio file with a Keras model, a model file, a run folder or a shipped detector's name."""
+    if not isinstance(model, keras.Model):
+        file = find_model(model)
+        model = _loaded(file, file.stat().st_mtime_ns)
+    return predict_waveform(model, load_audio(path), str(path))
+
+
+@lru_cache(maxsize=4)
+def _loaded(file: Path, _written: int) -> keras.Model:
+    return load_model(file)
+
+
+def predict_waveform(model: keras.Model, waveform: np.ndarray, name: str = "waveform") -> Prediction:
+    """Judge a mono waveform at 16 kHz, (samples,)."""
+    windows = cut_windows(waveform, input_samples(model))
+    logit = float(window_logits(model, windows).mean())
+    point = operating_point(model)
+    threshold, (low, high) = point["threshold"], point["uncertain"]
+    prediction = "spoof" if logit >= threshold else "bonafide"
+    llr = log_likelihood_ratio(-logit, point["calibration"]) if point.get("calibration") else -logit
+    warnings = quality_warnings(waveform)
+    if not point.get("calibration"):
+        warnings.append(NO_OPERATING_POINT)
+    values = {
+        "path": name,
+        "prediction": prediction,
+        "verdict": "uncertain" if low <= logit < high else prediction,
+        "spoof_probability": float(1 / (1 + np.exp(np.clip(llr, -500, 500)))),
+        "logit": logit,
+        "threshold": threshold,
+        "uncertain_band": [low, high],
+        "seconds": len(waveform) / SAMPLE_RATE,
+        "windows": len(windows),
+        "pooling": POOLING,
+        "model": model.name,
+        "warnings": warnings,
+    }
+    return Prediction(values, waveform)
+
+
+def operating_point(model: keras.Model) -> dict[str, Any]:
+    """Threshold, uncertain band and calibration that a model carries; logit 0 where it carries none."""
+    last = model.layers[-1]
+    if isinstance(last, SpoofLogit):
+        return last.operating_point or {"threshold": 0.0, "uncertain": [0.0, 0.0]}
+    activation = getattr(last, "activation", None)
+    if activation not in (None, keras.activations.linear):
+        raise UserError(f"model {model.name} ends in {activation.__name__}; a raw spoof logit is expected")
+    return {"threshold": 0.0, "uncertain": [0.0, 0.0]}
+
+
+def input_samples(model: keras.Model) -> int:
+    """How many samples a model hears at once; (250, 513, 1) networks are fed with the log-STFT of 4 s."""
+    shape = tuple(model.input_shape[1:])
+    if len(shape) == 1:
+        return shape[0]
+    if shape == feature_shape(FeatureConfig()):
+        return FeatureConfig().samples
+    raise UserError(f"model {model.name} takes {shape}; a waveform (samples,) or (250, 513, 1) is expected")
+
+
+def cut_windows(waveform: np.ndarray, samples: int) -> list[np.ndarray]:
+    """Windows of `samples` that overlap by half; the last one ends with the clip."""
+    if len(waveform) <= samples:
+        return [fit_length(waveform, samples)]
+    starts = [*range(0, len(waveform) - samples, samples // 2), len(waveform) - samples]
+    return [fit_length(waveform, samples, start) for start in starts]
+
+
+def window_logits(model: keras.Model, windows: list[np.ndarray]) -> np.ndarray:
+    """Logit of every window."""
+    parts = []
+    for first in range(0, len(windows), WINDOWS_AT_ONCE):
+        batch = np.stack(windows[first : first + WINDOWS_AT_ONCE])
+        if len(model.input_shape) == 4:  # a network without its front end
+            batch = np.stack([log_stft(waveform) for waveform in batch])
+        parts.append(spoof_logits(model, batch))
+    return np.concatenate(parts)
+
+
+def quality_warnings(waveform: np.ndarray) -> list[str]:
+    """What about this clip makes the verdict less certain, in a few words each."""
+    warnings = []
+    seconds = len(waveform) / SAMPLE_RATE
+    if seconds < 1:
+        warnings.append(f"short ({seconds:.2f} s)")
+    frame = SAMPLE_RATE // 50
+    frames = waveform[: len(waveform) // frame * frame].reshape(-1, frame)
+    levels = np.sqrt((frames**2).mean(axis=1))
+    silent = float((levels < 0.01 * levels.max()).mean())  # 40 dB below the loudest 20 ms
+    if silent > 0.6:
+        warnings.append(f"mostly silence ({100 * silent:.0f} %)")
+    clipped = float((np.abs(waveform) > 0.999).mean())
+    if clipped > 0.001:
+        warnings.append(f"clipped ({100 * clipped:.1f} % of the samples at full scale)")
+    power = np.abs(np.fft.rfft(waveform)) ** 2
+    if power[len(power) // 2 :].sum() < 1e-5 * power.sum():
+        warnings.append("narrow band (nothing above 4 kHz)")
+    return warnings
+
+
+# ---------------------------------------------------------------- many files
+
+
+def score_clips(model: keras.Model, reader: ClipReader, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that could be read and their logits, from the first window of every clip (as in ASVspoof)."""
+    rows, logits = [], []
+    batches = evaluation_batches(reader, input_samples(model))
+    for waveforms, numbers in tqdm(batches, desc=what, unit="batch", leave=False, disable=None):
+        rows.append(np.asarray(numbers))
+        logits.append(spoof_logits(model, np.asarray(waveforms)))
+    if not rows:
+        raise UserError(f"{what}: none of {len(reader)} clips could be read; the first: {first_failure(reader)}")
+    return np.concatenate(rows), np.concatenate(logits)
+
+
+def first_failure(reader: ClipReader) -> str:
+    return next(iter(reader.failures.values()), "no clips")
+
+
+def find_audio(names: Iterable[str | Path]) -> list[Path]:
+    """The files named, and every audio file in the folders named."""
+    files = []
+    for name in map(Path, names):
+        if name.is_dir():
+            inside = sorted(f for f in name.rglob("*") if f.suffix.lower() in AUDIO_SUFFIXES)
+            if not inside:
+                raise UserError(f"{name}: no audio files ({', '.join(sorted(AUDIO_SUFFIXES))}) in this folder")
+            files += inside
+        else:
+            files.append(name)  # a missing file is reported when its turn comes, after the others
+    return files
+
+
+def predict_folder(
+    model: keras.Model | str | Path, names: Iterable[str | Path]
+) -> Iterator[tuple[Path, Prediction | AudioError]]:
+    """Judge many files and folders; a file that cannot be used yields its error and the rest goes on."""
+    if not isinstance(model, keras.Model):
+        model = load_model(model)
+    for path in find_audio(names):
+        try:
+            yield path, predict_audio(model, path)
+        except AudioError as error:
+            yield path, error
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="A verdict on audio files: recorded speech or synthetic?")
+    parser.add_argument("files", nargs="+", metavar="FILE_OR_DIR")
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help=".keras or .h5 file, run folder, or shipped name (%(default)s)"
+    )
+    parser.add_argument("--csv", type=Path, metavar="OUT", help="write the table of verdicts here")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of text")
+    arguments = parser.parse_args()
+
+    rows, failures = [], []
+    files = find_audio(arguments.files)
+    results = predict_folder(arguments.model, files)
+    for path, result in tqdm(results, "files", len(files), leave=False, disable=None if len(files) > 9 else True):
+        if isinstance(result, AudioError):
+            failures.append(result)
+            line = json.dumps({"path": str(path), "error": str(result)})
+        else:
+            rows.append({**result, "warnings": "; ".join(result["warnings"])})
+            line = json.dumps(result) if arguments.json else str(result)
+        if arguments.json or not isinstance(result, AudioError):
+            tqdm.write(line)
+    if arguments.csv is not None:
+        pd.DataFrame(rows, columns=CSV_COLUMNS).to_csv(arguments.csv, index=False)
+    if failures:
+        print(f"{len(failures)} of {len(files)} files could not be judged:", file=sys.stderr)
+        for error in failures:
+            print(f"  {error}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

@@ -1,0 +1,23 @@
+"""ResMax on the log-STFT, small enough to train on the demo corpus in about three minutes on two cores.
+
+What `python main.py` runs when it is given no data. The figures say that the machinery works, nothing more:
+the corpus is synthetic throughout.
+
+    python main.py
+"""
+
+from config import Config, TrainingConfig
+from feature_extraction import feature_config
+
+RECIPE = Config(
+    recipe="resmax_demo",
+    model="resmax",
+    features=feature_config("log_stft"),
+    training=TrainingConfig(
+        split="official",
+        stages=(0.4, 1.0),
+        epochs=(4, 4),
+        learning_rate=(1e-3, 5e-4),
+        batch_size=16,
+    ),
+)
