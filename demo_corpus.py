@@ -27,12 +27,10 @@ from demo_speech import Speaker, draw_speaker, record, speak
 from errors import UserError, run_command
 from resynthesis import CHAINS, match_long_term_spectrum
 
-VERSION = 1  # raise it with every change that changes the audio: an older corpus is then written anew
+VERSION = 2  # raise it with every change that changes the audio: an older corpus is then written anew
 MARKER = "demo_corpus.json"  # written last, so a tree without it is unfinished
 TITLE = "DEMO CORPUS"  # how a later run knows the folder for its own
-NOTICE = (
-    f"{TITLE}, synthetic throughout: nobody speaks here, and figures on it say nothing about real speech."
-)
+NOTICE = f"{TITLE}, synthetic throughout: nobody speaks here, and figures on it say nothing about real speech."
 
 ATTACKS = {
     "D01": "mel_griffin_lim",
@@ -91,9 +89,7 @@ def plan_corpus(seed: int, scale: float) -> list[list[Utterance]]:
     for number, split in enumerate(SPLITS):
         speakers = max(3, round(split.speakers * scale))
         attacks = [None] * max(4, round(split.bonafide * scale))
-        attacks += [
-            attack for attack in split.attacks for _ in range(max(2, round(split.per_attack * scale)))
-        ]
+        attacks += [attack for attack in split.attacks for _ in range(max(2, round(split.per_attack * scale)))]
         rng = np.random.default_rng((seed, number))
         order = rng.permutation(len(attacks))
         # speakers go round within each class, so that no speaker stands for one class
@@ -116,13 +112,11 @@ def _shape(waveform: np.ndarray, decibels: np.ndarray, frequency: np.ndarray) ->
 
 
 def _disperse(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Delay each frequency by its own 0-8 ms: pulse-excited copies then have no sharper peaks."""
-    size = next_fast_len(len(waveform) + 512, real=True)
-    delay = np.interp(np.linspace(0, 1, size // 2 + 1), np.linspace(0, 1, 17), rng.uniform(0, 0.008, 17))
+    """Delay each frequency by its own 0-16 ms: pulse-excited copies then have no sharper peaks."""
+    size = next_fast_len(len(waveform) + 1024, real=True)
+    delay = np.interp(np.linspace(0, 1, size // 2 + 1), np.linspace(0, 1, 17), rng.uniform(0, 0.016, 17))
     turns = np.cumsum(delay) * SAMPLE_RATE / size  # the phase is the integral of the group delay
-    return irfft(rfft(waveform, size) * np.exp(-2j * np.pi * turns).astype(np.complex64), size)[
-        : len(waveform)
-    ]
+    return irfft(rfft(waveform, size) * np.exp(-2j * np.pi * turns).astype(np.complex64), size)[: len(waveform)]
 
 
 def pass_channel(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -152,8 +146,9 @@ def pass_channel(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.5:
         edge = rng.uniform(5200, 7200)
         out = _shape(out, np.array([0, 0, -rng.uniform(20, 50)]), np.array([0, edge, edge + 800]))
-    out *= np.float32(10 ** (rng.uniform(-14, 2) / 20))
-    return np.tanh(out)  # the loudest files saturate a little, none clips
+    ceiling = np.float32(rng.uniform(0.22, 0.40))  # a recorder's limiter: peaks follow it, not the class
+    out = ceiling * np.tanh(out / ceiling)
+    return out * np.float32(10 ** (rng.uniform(-12, 4) / 20))
 
 
 def render(utterance: Utterance, speaker: Speaker, seed: int) -> np.ndarray:
@@ -272,14 +267,10 @@ def write_demo_corpus(directory: Path, seed: int = 1, scale: float = 1.0, progre
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description="Write a small synthetic corpus in the layout of ASVspoof 2019 LA."
-    )
+    parser = argparse.ArgumentParser(description="Write a small synthetic corpus in the layout of ASVspoof 2019 LA.")
     parser.add_argument("directory", nargs="?", type=Path, default=Path("demo_corpus"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=1, help="same seed, same bytes (default 1)")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="factor on the number of utterances (default 1)"
-    )
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of utterances (default 1)")
     options = parser.parse_args(arguments)
     directory = write_demo_corpus(options.directory, options.seed, options.scale)
     print(NOTICE)
@@ -287,9 +278,7 @@ def main(arguments: list[str] | None = None) -> int:
         speakers = len({utterance.speaker for utterance in part})
         spoofs = sum(utterance.attack is not None for utterance in part)
         attacks = f"{split.attacks[0]}-{split.attacks[-1]}"
-        print(
-            f"{split.name:5}: {speakers} speakers, {len(part) - spoofs} bonafide, {spoofs} spoof ({attacks})"
-        )
+        print(f"{split.name:5}: {speakers} speakers, {len(part) - spoofs} bonafide, {spoofs} spoof ({attacks})")
     print(f"{directory}: complete. Next: python main.py --data {directory}")
     return 0
 

@@ -136,9 +136,7 @@ class _Plan:
 
     def add_consonant(self, name: str, vowel: tuple[float, ...], pace: float, sibilance: float) -> None:
         phone = CONSONANTS[name]
-        formants = phone.formants or tuple(
-            0.75 * v + 0.25 * n for v, n in zip(vowel, VOWELS["@"], strict=True)
-        )
+        formants = phone.formants or tuple(0.75 * v + 0.25 * n for v, n in zip(vowel, VOWELS["@"], strict=True))
         if phone.closure:
             self.add(phone.closure * pace, formants, voice=phone.voice)
         voice = 0.0 if phone.closure else phone.voice
@@ -270,9 +268,7 @@ def speak(speaker: Speaker, seconds: float, rng: np.random.Generator) -> np.ndar
     formants = np.hstack([formants, np.broadcast_to(upper, (len(times), len(upper)))])
 
     tracks = dict(zip(_Plan.TRACKS, np.asarray(plan.values).T[:, segment], strict=True))
-    smooth = {
-        name: gaussian_filter1d(tracks[name], 1.2) for name in ("voice", "breath", "nasal", "centre", "width")
-    }
+    smooth = {name: gaussian_filter1d(tracks[name], 1.2) for name in ("voice", "breath", "nasal", "centre", "width")}
     smooth["noise"] = gaussian_filter1d(tracks["noise"], 0.6)  # bursts stay sharp
     level = {name: hold_to_samples(smooth[name], HOP, samples) for name in ("voice", "noise", "breath")}
 

@@ -63,9 +63,7 @@ def _griffin_lim(
     return istft(magnitude * phase, size, hop, samples)
 
 
-def _linear_prediction(
-    waveform: np.ndarray, size: int, hop: int, order: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _linear_prediction(waveform: np.ndarray, size: int, hop: int, order: int) -> tuple[np.ndarray, np.ndarray]:
     """Reflection coefficients (time, order) and residual amplitude per sample (time,)."""
     reflection, error = reflection_coefficients(autocorrelation(waveform, size, hop, order + 1))
     return reflection, np.sqrt(error / np.sum(hann(size) ** 2))

@@ -165,9 +165,7 @@ def test_folder_with_other_files_is_refused(tmp_path):
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize(
-    "option", [["--seed", "-1"], ["--scale", "0"], ["--scale", "nan"], ["--scale", "1e9"]]
-)
+@pytest.mark.parametrize("option", [["--seed", "-1"], ["--scale", "0"], ["--scale", "nan"], ["--scale", "1e9"]])
 def test_wrong_values_are_one_line(tmp_path, capsys, option):
     assert run_command(lambda: main([str(tmp_path / "demo"), *option])) == 2
     message = capsys.readouterr().err
@@ -187,6 +185,7 @@ def trivial_features(waveform: np.ndarray) -> dict[str, float]:
         "level": 10 * np.log10((waveform**2).mean()),
         "active level": np.quantile(level, 0.95),
         "peak": np.abs(waveform).max(),
+        "crest factor": np.abs(waveform).max() / waveform.std(),
         "duration": len(waveform),
         "leading silence": active[0],
         "trailing silence": len(level) - active[-1],
@@ -262,9 +261,7 @@ def test_all_trivial_features_together_stay_near_chance(large_corpus, model):
 def test_the_marks_of_resynthesis_carry_over_to_unseen_attacks(large_corpus):
     """The control of the tests above: such a learner does well where there is something to learn."""
     train, evaluation = large_corpus["train"], large_corpus["eval"]
-    learner = make_pipeline(
-        StandardScaler(), LogisticRegression(C=0.05, max_iter=2000, class_weight="balanced")
-    )
+    learner = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=2000, class_weight="balanced"))
     learner.fit(train["artefact"], train["label"])
     scores = learner.predict_proba(evaluation["artefact"])[:, 0]
     assert compute_eer(scores, evaluation["label"])[0] < 0.20
