@@ -106,7 +106,7 @@ def resmax(
         x = layers.Add()([x, skip])
         if pool:
             x = layers.MaxPooling2D(2, padding="same")(x)
-        x = layers.BatchNormalization()(x)
+        x = layers.BatchNormalization(momentum=0.9)(x)  # short epochs of small sets must move the averages too
     x = layers.Flatten()(x) if head == "flatten" else layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
     return keras.Model(inputs, layers.Dense(units, dtype="float32", name="logit")(x), name="resmax")

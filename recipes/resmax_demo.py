@@ -15,9 +15,8 @@ RECIPE = Config(
     features=feature_config("log_stft"),
     training=TrainingConfig(
         split="official",
-        stages=(0.4, 1.0),
-        epochs=(4, 4),
-        learning_rate=(1e-3, 5e-4),
+        epochs=(7,),
+        schedule="cosine",
         batch_size=16,
     ),
 )
