@@ -76,9 +76,7 @@ class Dataset:
         missing = rows["path"].isna()
         count = int(missing.sum())
         if count == len(rows):
-            raise UserError(
-                f"{self.name} in {self.root}: none of the {count:,} files that its lists name is there"
-            )
+            raise UserError(f"{self.name} in {self.root}: none of the {count:,} files that its lists name is there")
         if count and not allow_missing:
             first = ", ".join(rows.loc[missing, "utterance_id"].head(3))
             raise UserError(
@@ -127,9 +125,7 @@ def _is_keyed(path: Path, dataset: str) -> bool:
 
 
 def _table(rows: pd.DataFrame, paths: list[str | None], name: str) -> pd.DataFrame:
-    return rows.assign(path=pd.Series(paths, index=rows.index, dtype=object), dataset=name)[
-        list(TABLE_COLUMNS)
-    ]
+    return rows.assign(path=pd.Series(paths, index=rows.index, dtype=object), dataset=name)[list(TABLE_COLUMNS)]
 
 
 def _read_official(root: Path, name: str, found: list[tuple[Path, Protocol]], audio: list[str]) -> Dataset:
@@ -153,9 +149,7 @@ def _read_official(root: Path, name: str, found: list[tuple[Path, Protocol]], au
                 break
             both = set(other["utterance_id"]) & set(rows["utterance_id"])
             if both:
-                raise UserError(
-                    f"{path}: {min(both)} and {len(both) - 1:,} others are also in {earlier}; keep one"
-                )
+                raise UserError(f"{path}: {min(both)} and {len(both) - 1:,} others are also in {earlier}; keep one")
         else:
             read.append((path, rows))
     rows = pd.concat([rows for _, rows in read], ignore_index=True)
@@ -191,9 +185,7 @@ def _read_sheet_dataset(path: Path, audio: list[str]) -> Dataset:
         notes.append(f"{renamed:,} files found under another suffix than the list says")
     name = "in_the_wild" if is_in_the_wild(path) else path.parent.name
     extra = sorted({there for there in audio if there.startswith(f"{path.parent}{os.sep}")} - set(paths))
-    return Dataset(
-        name, path.parent, _table(rows, paths, name), (path,), {"-": extra} if extra else {}, tuple(notes)
-    )
+    return Dataset(name, path.parent, _table(rows, paths, name), (path,), {"-": extra} if extra else {}, tuple(notes))
 
 
 def _label_folders(root: Path, audio: list[str]) -> dict[tuple[str, ...], dict[int, list[tuple[str, ...]]]]:
@@ -257,9 +249,7 @@ def read_dataset(directory: str | Path) -> Dataset:
         elif path.suffix.lower() in SHEET_SUFFIXES and sheet_columns(path):
             sheets.append(path)
     homes = {name: [path.parent for path, _ in found] for name, found in official.items()}
-    stray = [
-        s for s in sheets if any(_belongs(s, home, root) for places in homes.values() for home in places)
-    ]
+    stray = [s for s in sheets if any(_belongs(s, home, root) for places in homes.values() for home in places)]
     sheets = [s for s in sheets if s not in stray]
     notes += [f"{path} left aside, it lies beside official lists; point at it to use it" for path in stray]
     if len(official) + len(sheets) > 1:
@@ -279,20 +269,14 @@ def read_dataset(directory: str | Path) -> Dataset:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Check a dataset.", epilog=EXIT_RULE)
-    parser.add_argument(
-        "directory", metavar="DIR", help="folder of a dataset, or a CSV / TSV with path,label"
-    )
+    parser.add_argument("directory", metavar="DIR", help="folder of a dataset, or a CSV / TSV with path,label")
     parser.add_argument("--json", action="store_true", help="print the report as JSON and nothing else")
-    parser.add_argument(
-        "--allow-missing", action="store_true", help="leave missing files out of --split's counts"
-    )
+    parser.add_argument("--allow-missing", action="store_true", help="leave missing files out of --split's counts")
     parser.add_argument(
         "--split", metavar="SCHEME", choices=SPLITS, help="; ".join(f"{k}: {v}" for k, v in SPLITS.items())
     )
     parser.add_argument("--seed", type=int, default=1, help="of --split (default 1)")
-    parser.add_argument(
-        "--list-missing", type=int, default=3, metavar="N", help="missing files to name a split"
-    )
+    parser.add_argument("--list-missing", type=int, default=3, metavar="N", help="missing files to name a split")
     parser.add_argument(
         "--headers",
         type=int,

@@ -88,9 +88,7 @@ def _count_rows(rows: pd.DataFrame) -> dict[str, Any]:
     found = rows["path"].notna()
     spoof = rows["label"] == SPOOF
     known = rows["speaker"] != UNKNOWN_SPEAKER
-    attacks = (
-        rows[spoof].assign(found=found[spoof]).groupby("attack", sort=True)["found"].agg(["size", "sum"])
-    )
+    attacks = rows[spoof].assign(found=found[spoof]).groupby("attack", sort=True)["found"].agg(["size", "sum"])
     counts: dict[str, Any] = {"rows": len(rows), "found": int(found.sum()), "missing": int((~found).sum())}
     for label, word in [*enumerate(LABELS), (UNLABELLED, "unlabelled")]:
         of_label = rows["label"] == label
@@ -101,9 +99,7 @@ def _count_rows(rows: pd.DataFrame) -> dict[str, Any]:
         }
     counts["speakers"] = int(rows.loc[known, "speaker"].nunique())
     counts["speaker_unknown"] = int((~known).sum())
-    counts["attacks"] = {
-        str(a): {"rows": int(r["size"]), "found": int(r["sum"])} for a, r in attacks.iterrows()
-    }
+    counts["attacks"] = {str(a): {"rows": int(r["size"]), "found": int(r["sum"])} for a, r in attacks.iterrows()}
     return counts
 
 
@@ -120,8 +116,7 @@ def _verdict(splits: dict[str, Any]) -> tuple[bool, str]:
     if found and not labelled:
         return True, f"can be scored only, there are no keys{rest}"
     have = "; ".join(
-        f"{'undivided' if name == '-' else name} "
-        + ", ".join(f"{c[word]['found']:,} {word}" for word in LABELS)
+        f"{'undivided' if name == '-' else name} " + ", ".join(f"{c[word]['found']:,} {word}" for word in LABELS)
         for name, c in splits.items()
         if c["rows"]
     )
@@ -148,9 +143,7 @@ def check(dataset: Dataset, headers: int = 100_000, list_missing: int = 3) -> di
         counts["extra_why"] = _why_extra(dataset.name, split, len(extra), len(rows)) if extra else ""
         if counts["headers_unreadable"]:
             unreadable = counts["headers_unreadable"]
-            notes.append(
-                f"{split}: {unreadable:,} headers that libsndfile cannot read, left out of the hours"
-            )
+            notes.append(f"{split}: {unreadable:,} headers that libsndfile cannot read, left out of the hours")
         splits[split] = counts
     usable, verdict = _verdict(splits)
     return {
@@ -178,8 +171,7 @@ def _grid(lines: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
     ]
@@ -226,7 +218,5 @@ def format_split(counted: dict[str, Any]) -> str:
     lines = [["split", "rows", *LABELS, "attacks", "speakers"]]
     for name, c in counted["splits"].items():
         numbers = [f"{c['rows']:,}", *(f"{c[label]['rows']:,}" for label in LABELS)]
-        lines.append(
-            [name, *numbers, f"{len(c['attacks'])}", f"{c['speakers']:,}" if c["speakers"] else "unknown"]
-        )
+        lines.append([name, *numbers, f"{len(c['attacks'])}", f"{c['speakers']:,}" if c["speakers"] else "unknown"])
     return "\n".join(["", *_grid(lines), counted["note"]])

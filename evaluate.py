@@ -39,9 +39,7 @@ def _decision_threshold(rule: str, eer_threshold: float, point: dict[str, Any] |
         return eer_threshold, "EER threshold of these scores (optimistic: chosen on the data it is tried on)"
     if rule == "dev-eer":
         if point is None:
-            raise UserError(
-                "--threshold dev-eer takes the threshold from dev scores: give --dev-scores FILE too"
-            )
+            raise UserError("--threshold dev-eer takes the threshold from dev scores: give --dev-scores FILE too")
         return -point["threshold"], "EER threshold of the dev scores"
     if rule == "0.5":
         return 0.0, "spoof probability 0.5, that is logit 0"
@@ -72,8 +70,7 @@ def _tdcf(asv_path: Path | None, table: pd.DataFrame, warnings: list[str]) -> tu
     asv_split, split = _split_of(Path(asv_path).name), _split_of(str(table["utterance_id"].iloc[0]))
     if asv_split and split and asv_split != split:
         warnings.append(
-            f"{Path(asv_path).name} seems to be of {asv_split} but these scores of {split}: "
-            "their t-DCF means nothing"
+            f"{Path(asv_path).name} seems to be of {asv_split} but these scores of {split}: their t-DCF means nothing"
         )
     costs = {"t_dcf_2019": metrics.tdcf_cost_2019(rates), "t_dcf_2021": metrics.tdcf_cost_2021(rates)}
     return {"asv_scores": str(asv_path), "asv": rates._asdict()}, costs
@@ -242,9 +239,7 @@ def format_report(report: dict[str, Any]) -> str:
     lines.append(f"t-DCF             {tdcf.get('refused') or 'with the ASV scores ' + tdcf['asv_scores']}")
     if intervals:
         note = intervals.get("note", "the interval over speakers is the honest one")
-        lines.append(
-            f"intervals         {intervals['replicates']} replicates, seed {intervals['seed']}; {note}"
-        )
+        lines.append(f"intervals         {intervals['replicates']} replicates, seed {intervals['seed']}; {note}")
     weighting = ", both classes weighted alike" if decision["balanced"] else ""
     lines += [
         "",
@@ -257,9 +252,7 @@ def format_report(report: dict[str, Any]) -> str:
     ]
     for key, title in (("bonafide", "bona fide"), ("spoof", "spoof")):
         row, of_class = decision["confusion"][key], decision[key]
-        rates = "".join(
-            f"{_percent(of_class[k]):>{w}}" for k, w in (("precision", 11), ("recall", 10), ("f1", 10))
-        )
+        rates = "".join(f"{_percent(of_class[k]):>{w}}" for k, w in (("precision", 11), ("recall", 10), ("f1", 10)))
         lines.append(f"  {title:<11}{row['bonafide']:>17,}{row['spoof']:>14,}{rates}")
     if set(report["per_attack"]) != {"-"}:  # the only "attack" of a file that names none
         lines += ["", *_attack_lines(report["per_attack"])]
@@ -274,24 +267,16 @@ class _Parser(argparse.ArgumentParser):
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scores", type=Path, help="score file; " + SCORE_CONVENTION.split("; ")[1])
-    parser.add_argument(
-        "--protocol", type=Path, help="labels, attacks and speakers: 2019, 2021, ASVspoof 5, CSV"
-    )
+    parser.add_argument("--protocol", type=Path, help="labels, attacks and speakers: 2019, 2021, ASVspoof 5, CSV")
     parser.add_argument("--subset", help="part of an ASVspoof 2021 protocol: progress, eval or hidden")
-    parser.add_argument(
-        "--higher-is", choices=("bonafide", "spoof"), default="bonafide", help="score direction"
-    )
+    parser.add_argument("--higher-is", choices=("bonafide", "spoof"), default="bonafide", help="score direction")
     parser.add_argument("--asv-scores", type=Path, help="ASV scores of the same split; without them no t-DCF")
     parser.add_argument("--dev-scores", type=Path, help="labelled dev scores: threshold and calibration")
     parser.add_argument("--threshold", default="eer", help=THRESHOLD_HELP)
     parser.add_argument("--balanced", action="store_true", help="weigh both classes alike in the decisions")
-    parser.add_argument(
-        "--bootstrap", type=int, default=1000, metavar="N", help="replicates; 0: no intervals"
-    )
+    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="replicates; 0: no intervals")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-    parser.add_argument(
-        "--plots", type=Path, metavar="DIR", help="write DET, ROC, histogram, confusion matrix"
-    )
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="write DET, ROC, histogram, confusion matrix")
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     arguments = parser.parse_args(argv)
     if arguments.bootstrap < 0 or arguments.seed < 0:

@@ -6,8 +6,7 @@ from pathlib import Path
 from protocols import SHEET_SUFFIXES
 
 AUDIO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in ("flac", "wav", "mp3", "ogg", "opus", "m4a", "aac", "wma", "aif", "aiff", "au", "webm")
+    f".{name}" for name in ("flac", "wav", "mp3", "ogg", "opus", "m4a", "aac", "wma", "aif", "aiff", "au", "webm")
 )
 LIST_SUFFIXES = frozenset({".txt", ".trl", ".trn", *SHEET_SUFFIXES})
 
@@ -61,9 +60,7 @@ class Folders:
         except OSError:  # no such folder: its files are missing, which is reported
             return {}
         split = [(*stem_and_suffix(name), name) for name in names]
-        return {stem: name for stem, suffix, name in split if suffix in AUDIO_SUFFIXES} | {
-            n: n for n in names
-        }
+        return {stem: name for stem, suffix, name in split if suffix in AUDIO_SUFFIXES} | {n: n for n in names}
 
     def find(self, path: str) -> str | None:
         """Return the path of a file that is there, under another audio suffix if need be."""

@@ -175,9 +175,7 @@ def tdcf_cost_2019(asv: AsvRates) -> DetectionCost:
     miss = P_TARGET * (1 - asv.miss) - P_NONTARGET * 10 * asv.false_accept
     false_alarm = 10 * P_SPOOF * (1 - asv.spoof_miss)
     if miss <= 0 or false_alarm <= 0:
-        raise UserError(
-            "t-DCF 2019 is undefined with these ASV scores: they reject targets or stop every spoof"
-        )
+        raise UserError("t-DCF 2019 is undefined with these ASV scores: they reject targets or stop every spoof")
     return DetectionCost(0.0, miss, false_alarm, min(miss, false_alarm))
 
 
@@ -187,9 +185,7 @@ def tdcf_cost_2021(asv: AsvRates) -> DetectionCost:
     miss = P_TARGET - constant
     false_alarm = 10 * P_SPOOF * (1 - asv.spoof_miss)
     if miss <= 0 or false_alarm <= 0:
-        raise UserError(
-            "t-DCF 2021 is undefined with these ASV scores: they reject targets or stop every spoof"
-        )
+        raise UserError("t-DCF 2021 is undefined with these ASV scores: they reject targets or stop every spoof")
     return DetectionCost(constant, miss, false_alarm, constant + min(miss, false_alarm))
 
 
@@ -197,9 +193,7 @@ def _ratio(part: float, whole: float) -> float | None:
     return float(part / whole) if whole else None
 
 
-def threshold_metrics(
-    scores: ArrayLike, labels: ArrayLike, threshold: float, balanced: bool = False
-) -> dict[str, Any]:
+def threshold_metrics(scores: ArrayLike, labels: ArrayLike, threshold: float, balanced: bool = False) -> dict[str, Any]:
     """What a threshold does: confusion counts, FRR, FAR, accuracy, and precision, recall, F1 of each class.
 
     With `balanced` both classes weigh the same, whatever their number, in accuracy, precision and F1.
@@ -272,8 +266,7 @@ def _resampled_counts(
     while True:  # a drawn speaker brings all its trials, bona fide and spoof
         drawn = np.bincount(rng.integers(0, n_speakers, n_speakers), minlength=n_speakers)
         yield tuple(
-            np.bincount(m, weights=drawn[s], minlength=run.max() + 1)
-            for m, s in zip(members, speakers, strict=True)
+            np.bincount(m, weights=drawn[s], minlength=run.max() + 1) for m, s in zip(members, speakers, strict=True)
         )
 
 

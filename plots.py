@@ -140,9 +140,7 @@ def score_histogram(
     return _save(figure, path)
 
 
-def confusion_matrix(
-    confusion: Mapping[str, Mapping[str, int]], path: Path, title: str = "Decisions"
-) -> Path:
+def confusion_matrix(confusion: Mapping[str, Mapping[str, int]], path: Path, title: str = "Decisions") -> Path:
     """Counts and row shares of truth against verdict, from the `confusion` of `threshold_metrics`."""
     counts = np.array([[confusion[truth][verdict] for verdict in LABELS] for truth in LABELS])
     shares = counts / counts.sum(axis=1, keepdims=True)

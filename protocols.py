@@ -70,12 +70,8 @@ _LA21 = "speaker file codec transmission attack key trim subset"
 _DF21 = "speaker file codec source attack key trim subset vocoder task team gender language"
 _SPOOF5 = "speaker file gender codec codec_q codec_seed attack_tag attack key tmp"
 PROTOCOLS = (
-    Protocol(
-        "asvspoof2019_LA", "speaker file - attack key", r"LA_[TDE]_\d+", r"ASVspoof2019\.LA\.cm\..*txt$"
-    ),
-    Protocol(
-        "asvspoof2019_PA", "speaker file environment attack key", r"PA_[TDE]_\d+", r"2019\.PA\.cm\..*txt$"
-    ),
+    Protocol("asvspoof2019_LA", "speaker file - attack key", r"LA_[TDE]_\d+", r"ASVspoof2019\.LA\.cm\..*txt$"),
+    Protocol("asvspoof2019_PA", "speaker file environment attack key", r"PA_[TDE]_\d+", r"2019\.PA\.cm\..*txt$"),
     Protocol("demo_corpus", "speaker file - attack key", r"DEMO_[TDE]_\d+", r"ASVspoof2019\.LA\.cm\..*txt$"),
     Protocol("asvspoof2021_LA", _LA21, r"LA_E_\d+", r"LA/CM/trial_metadata\.txt$"),
     Protocol("asvspoof2021_LA", "file", r"LA_E_\d+", r"ASVspoof2021\.LA\.cm\.eval\.trl\.txt$"),
@@ -106,9 +102,7 @@ def _refuse(path: Path, line: int, problem: str) -> None:
 def _label(path: Path, line: int, word: str) -> int:
     label = SPELLINGS.get(word.strip().lower())
     if label is None:
-        hint = (
-            " (numbers are refused: datasets disagree on which class is 1)" if word.strip().isdigit() else ""
-        )
+        hint = " (numbers are refused: datasets disagree on which class is 1)" if word.strip().isdigit() else ""
         _refuse(path, line, f"label {word!r} is neither {LABELS[0]} nor {LABELS[1]}{hint}")
     return label
 

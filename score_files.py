@@ -123,9 +123,7 @@ def _numbers(path: Path, numbers: list[int], words: list[str]) -> np.ndarray:
     values = np.array(words, dtype=np.float64)
     if not np.isfinite(values).all():
         i = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise UserError(
-            f"{path}: line {numbers[i]}: score is {words[i]}; every score must be a finite number"
-        )
+        raise UserError(f"{path}: line {numbers[i]}: score is {words[i]}; every score must be a finite number")
     return values
 
 
@@ -135,9 +133,7 @@ def _refuse_duplicates(path: Path, numbers: list[int], ids: list[str]) -> None:
     seen: dict[str, int] = {}
     for number, utterance in zip(numbers, ids, strict=True):
         if utterance in seen:
-            raise UserError(
-                f"{path}: line {number}: utterance '{utterance}' was already on line {seen[utterance]}"
-            )
+            raise UserError(f"{path}: line {number}: utterance '{utterance}' was already on line {seen[utterance]}")
         seen[utterance] = number
 
 
@@ -151,16 +147,12 @@ def _scores_by_position(path: Path, lines: list[tuple[int, str]]) -> dict[str, l
     elif len(lines[0][1].split()) == 2 and _is_number(fields[2][1]):
         names = ("utterance_id", "score")
     else:
-        raise UserError(
-            f"{path}: line {lines[0][0]}: '{lines[0][1].strip()[:80]}' is no known layout; {SCORE_LAYOUTS}"
-        )
+        raise UserError(f"{path}: line {lines[0][0]}: '{lines[0][1].strip()[:80]}' is no known layout; {SCORE_LAYOUTS}")
     rows = [line.rsplit(None, len(names) - 1) for _, line in lines]
     for (number, line), row in zip(lines, rows, strict=True):
         if len(row) != len(names) or (names[1] == "score" and " " in row[0].strip()):
             count = len(line.split())
-            raise UserError(
-                f"{path}: line {number}: {count} columns where line {lines[0][0]} has {len(names)}"
-            )
+            raise UserError(f"{path}: line {number}: {count} columns where line {lines[0][0]} has {len(names)}")
     return {name: [row[i].strip() for row in rows] for i, name in enumerate(names)}
 
 
@@ -200,9 +192,7 @@ def _protocol_by_position(
     rows = [line.split() for _, line in lines]
     for (number, _), row in zip(lines, rows, strict=True):
         if len(row) != len(first):
-            raise UserError(
-                f"{path}: line {number}: {len(row)} columns where line {lines[0][0]} has {len(first)}"
-            )
+            raise UserError(f"{path}: line {number}: {len(row)} columns where line {lines[0][0]} has {len(first)}")
     if subset:
         found = sorted({row[key + 2] for row in rows}) if len(first) > key + 2 else []
         if subset not in found:
@@ -279,9 +269,7 @@ def read_scores(
     if protocol is not None:
         table = _join(path, table, protocol, subset)
     elif "key" not in columns:
-        raise UserError(
-            f"{path}: the scores have no labels; give --protocol FILE, or use {SCORE_LAYOUTS[7:]}"
-        )
+        raise UserError(f"{path}: the scores have no labels; give --protocol FILE, or use {SCORE_LAYOUTS[7:]}")
     else:
         table["attack"] = columns.get("attack", "-")
         table["speaker"] = columns.get("speaker", "")

@@ -54,9 +54,7 @@ def _by_speaker(table: pd.DataFrame, shares: dict[str, float], rng: np.random.Ge
     that lacks most of the classes this speaker has.
     """
     counts = pd.crosstab(table["speaker"], table["label"]).reindex(columns=[BONAFIDE, SPOOF], fill_value=0)
-    weights = counts.to_numpy() / np.maximum(
-        counts.to_numpy().sum(axis=0), 1
-    )  # (speakers, classes), of 1 a class
+    weights = counts.to_numpy() / np.maximum(counts.to_numpy().sum(axis=0), 1)  # (speakers, classes), of 1 a class
     order = np.argsort(-weights.sum(axis=1) * rng.uniform(0.5, 1.5, len(weights)), kind="stable")
     names = list(shares)
     share = np.array(list(shares.values()))[:, None]
@@ -133,9 +131,7 @@ def _sides(rest: pd.DataFrame, shares: dict[str, float], rng: np.random.Generato
 
 def _attack_held_out(table: pd.DataFrame, rng: np.random.Generator) -> tuple[pd.DataFrame, str]:
     has_eval = bool((table["split"] == "eval").any())
-    in_rest = (
-        table["split"].isin(["train", "dev"]).to_numpy() if has_eval else np.ones(len(table), dtype=bool)
-    )
+    in_rest = table["split"].isin(["train", "dev"]).to_numpy() if has_eval else np.ones(len(table), dtype=bool)
     rest = table[in_rest]
     attacks = sorted(set(rest.loc[rest["label"] == SPOOF, "attack"]) - {UNKNOWN_ATTACK})
     needed = 2 if has_eval else 3
@@ -179,8 +175,7 @@ def split_table(table: pd.DataFrame, scheme: str, seed: int = 1) -> pd.DataFrame
     if scheme == "official":
         if not table["split"].isin(SPLIT_ORDER).any():
             raise UserError(
-                "split official: this dataset has none; "
-                "choose speaker-disjoint, attack-held-out or random-70-15-15"
+                "split official: this dataset has none; choose speaker-disjoint, attack-held-out or random-70-15-15"
             )
         out, what = table.copy(), "The dataset's own division."
     elif (table["label"] < 0).any():

@@ -11,6 +11,7 @@ far), written under another name first: a kill costs at most the epoch under way
 import json
 import math
 import time
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -259,7 +260,10 @@ def _run_epoch(config, stages, progress, model, batches, clips, reader, dev_read
     bar = _EpochBar(training, stage, progress.stage_epoch, steps)
     started = time.perf_counter()
     failed_before = len(reader.failures)
-    logs = model.fit(batches, verbose=0, shuffle=False, callbacks=[bar]).history
+    with warnings.catch_warnings():
+        # the number of batches is not known beforehand, for a bad clip is dropped; Keras takes that for a mistake
+        warnings.filterwarnings("ignore", message="Your input ran out of data")
+        logs = model.fit(batches, verbose=0, shuffle=False, callbacks=[bar]).history
     seconds = time.perf_counter() - started
     for reason in list(reader.failures.values())[failed_before:]:
         print(f"left out: {reason}")

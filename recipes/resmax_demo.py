@@ -15,7 +15,7 @@ RECIPE = Config(
     features=feature_config("log_stft"),
     training=TrainingConfig(
         split="official",
-        epochs=(7,),
+        epochs=(6,),
         schedule="cosine",
         batch_size=16,
     ),

@@ -106,9 +106,7 @@ def test_pa_names_environment_then_attack(tmp_path):
     assert table["attack"].tolist().count("-") == 2 and set(table["attack"]) == {"-", "AA", "CB"}
 
 
-@pytest.mark.parametrize(
-    ("bonafide", "spoof"), [("bona-fide", "spoof"), ("bonafide", "fake"), ("Bonafide", "SPOOF")]
-)
+@pytest.mark.parametrize(("bonafide", "spoof"), [("bona-fide", "spoof"), ("bonafide", "fake"), ("Bonafide", "SPOOF")])
 def test_label_spellings(tmp_path, bonafide, spoof):
     lines = [f"LA_0079 LA_T_1 - - {bonafide}", f"LA_0080 LA_T_2 - A01 {spoof}"]
     path = write(tmp_path / "list.txt", lines)
@@ -120,9 +118,7 @@ def test_missing_files_are_named_and_left_out_only_on_request(tmp_path):
     dataset = read_dataset(tmp_path)
     assert len(dataset.table) == 6 and dataset.table["path"].isna().sum() == 2
     assert all(path is None or isinstance(path, str) for path in dataset.table["path"])
-    with pytest.raises(
-        UserError, match=r"2 of 6 files are missing \(LA_E_1000001, LA_T_1000002.*--allow-missing"
-    ):
+    with pytest.raises(UserError, match=r"2 of 6 files are missing \(LA_E_1000001, LA_T_1000002.*--allow-missing"):
         dataset.usable()
     rest = dataset.usable(allow_missing=True)
     assert set(rest["utterance_id"]) & {"LA_T_1000002", "LA_E_1000001"} == set()
@@ -304,9 +300,7 @@ def test_asvspoof5(tmp_path, blank):
 @pytest.mark.parametrize("inner", [".", "release_in_the_wild", "zip/release_in_the_wild"])
 def test_in_the_wild(tmp_path, inner):
     base = tmp_path / inner
-    write(
-        base / "meta.csv", ["file,speaker,label", "0.wav,Alec Guinness,spoof", "1.wav,Barack Obama,bona-fide"]
-    )
+    write(base / "meta.csv", ["file,speaker,label", "0.wav,Alec Guinness,spoof", "1.wav,Barack Obama,bona-fide"])
     audio(base / "0.wav")
     audio(base / "1.wav")
     dataset = read_dataset(tmp_path)

@@ -396,7 +396,5 @@ def test_user_errors_are_one_line_and_exit_code_2(arguments: list[str], tmp_path
 
 def test_heavy_libraries_are_not_imported() -> None:
     code = "import sys, evaluate, calibration, metrics; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO, check=True
-    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO, check=True)
     assert not {"tensorflow", "keras", "matplotlib", "sklearn", "scipy"} & set(loaded.stdout.split())

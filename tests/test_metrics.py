@@ -101,9 +101,7 @@ def test_organisers_figures(name: str, shared_data: Path) -> None:
         assert found == pytest.approx({key: (old | new)[key] for key in costs}, abs=1e-6)
         cost_2021 = costs["min_tDCF_v2"]
         expected = (old["C0"], old["C1"], old["C2"])
-        assert (cost_2021.constant, cost_2021.miss, cost_2021.false_alarm) == pytest.approx(
-            expected, abs=1e-6
-        )
+        assert (cost_2021.constant, cost_2021.miss, cost_2021.false_alarm) == pytest.approx(expected, abs=1e-6)
     elif name == "s2_ties":
         assert eer == pytest.approx(_brute_eer(scores, labels))
         # their curves pass between tied trials, where no threshold does: a miss more and a spoof fewer
@@ -198,9 +196,7 @@ def test_threshold_metrics_equal_scikit_learn(data: tuple, threshold: int, balan
     called = (scores <= threshold).astype(int)
     sizes = np.bincount(labels)
     weights = 1 / sizes[labels] if balanced else None
-    expected = precision_recall_fscore_support(
-        labels, called, labels=[0, 1], sample_weight=weights, zero_division=0
-    )
+    expected = precision_recall_fscore_support(labels, called, labels=[0, 1], sample_weight=weights, zero_division=0)
     for label, name in enumerate(("bonafide", "spoof")):
         values = [found[name][key] or 0.0 for key in ("precision", "recall", "f1")]
         assert values == pytest.approx([expected[k][label] for k in range(3)])
@@ -281,9 +277,7 @@ def test_replicates_equal_a_full_count(decimals: int) -> None:
 
 def test_intervals_repeat_with_their_seed() -> None:
     scores, labels = _gaussian(np.random.default_rng(0))
-    one, two, other = (
-        metrics.bootstrap_intervals(scores, labels, replicates=50, seed=seed) for seed in (1, 1, 2)
-    )
+    one, two, other = (metrics.bootstrap_intervals(scores, labels, replicates=50, seed=seed) for seed in (1, 1, 2))
     assert one == two != other
 
 

@@ -15,9 +15,7 @@ from metrics import threshold_metrics
 
 def _scores(distance: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    return np.concatenate([rng.normal(distance, 1, 60), rng.normal(-distance, 1, 90)]), np.repeat(
-        [0, 1], [60, 90]
-    )
+    return np.concatenate([rng.normal(distance, 1, 60), rng.normal(-distance, 1, 90)]), np.repeat([0, 1], [60, 90])
 
 
 def _pixels(path: Path) -> np.ndarray:
@@ -57,9 +55,7 @@ def test_score_plots(case: str, tmp_path: Path) -> None:
 def test_draw_evaluation(tmp_path: Path) -> None:
     scores, labels = _scores()
     attack = np.where(labels == 0, "-", np.where(np.arange(len(labels)) % 2, "A01", "A02"))
-    table = pd.DataFrame(
-        {"score": scores, "label": labels, "attack": attack, "utterance_id": range(len(labels))}
-    )
+    table = pd.DataFrame({"score": scores, "label": labels, "attack": attack, "utterance_id": range(len(labels))})
     drawn = plots.draw_evaluation(table, evaluate(table, threshold="0.5", bootstrap=0), tmp_path)
     assert [path.name for path in drawn] == ["det.png", "roc.png", "scores.png", "confusion.png"]
     assert all(_pixels(path).shape[0] > 300 for path in drawn)

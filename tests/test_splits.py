@@ -131,18 +131,13 @@ def test_attack_held_out_on_the_official_division():
     attacks, speakers = members(out, "attack", SPOOF), members(out, "speaker")
     assert len(attacks["dev"]) == 2 and len(attacks["train"]) == 4
     assert attacks["eval"] == {"A07", "A08"}
-    assert all(s.startswith("t") for s in speakers["train"]) and all(
-        s.startswith("d") for s in speakers["dev"]
-    )
+    assert all(s.startswith("t") for s in speakers["train"]) and all(s.startswith("d") for s in speakers["dev"])
     bonafide = out[out["label"] == BONAFIDE]
     assert bonafide["split"].value_counts().to_dict() == {"train": 12, "dev": 8, "eval": 8}
     dropped = 6 * 2 * 2 + 4 * 4 * 2  # train's speakers with 2 held-out attacks, dev's with 4 training attacks
     assert len(out) == len(table) - dropped and f"{dropped} rows dropped" in out.attrs["split_note"]
     assert "No speaker and no attack is in two splits" in out.attrs["split_note"]
-    drawn = {
-        tuple(sorted(members(split_table(table, "attack-held-out", s), "attack", SPOOF)["dev"]))
-        for s in range(9)
-    }
+    drawn = {tuple(sorted(members(split_table(table, "attack-held-out", s), "attack", SPOOF)["dev"])) for s in range(9)}
     assert len(drawn) > 1  # the seed chooses the attacks
 
 
@@ -154,11 +149,7 @@ def test_attack_held_out_without_any_official_division():
 
 
 def test_attack_held_out_divides_by_clip_where_speakers_are_unknown():
-    rows = [
-        (label, attack, "-", "-")
-        for _, attack, _, _ in crossed("ab", "ABC", 20)
-        for label in [int(attack != "-")]
-    ]
+    rows = [(label, attack, "-", "-") for _, attack, _, _ in crossed("ab", "ABC", 20) for label in [int(attack != "-")]]
     out = split_table(make_table(rows), "attack-held-out")
     assert disjoint(members(out, "attack", SPOOF))
     assert "by clip" in out.attrs["split_note"] and "unknown" in out.attrs["split_note"]
@@ -179,16 +170,11 @@ def test_speaker_disjoint_comes_near_its_shares():
     rng = np.random.default_rng(5)  # 54 speakers of uneven size, as In-the-Wild has
     rows = []
     for i, size in enumerate(rng.integers(20, 1500, 54)):
-        rows += [
-            (int(label), "unknown" if label else "-", f"p{i}", "-")
-            for label in rng.random(size) < rng.random()
-        ]
+        rows += [(int(label), "unknown" if label else "-", f"p{i}", "-") for label in rng.random(size) < rng.random()]
     out = split_table(make_table(rows), "speaker-disjoint")
     for label in (BONAFIDE, SPOOF):
         share = out.loc[out["label"] == label, "split"].value_counts(normalize=True)
-        assert share["train"] == pytest.approx(0.70, abs=0.05) and share["dev"] == pytest.approx(
-            0.15, abs=0.05
-        )
+        assert share["train"] == pytest.approx(0.70, abs=0.05) and share["dev"] == pytest.approx(0.15, abs=0.05)
 
 
 @pytest.mark.parametrize(
