@@ -23,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 
+from checkpoint import read_progress
 from config import LABELS, Config, override, read_config
 from data_utils import read_dataset
 from demo_corpus import write_demo_corpus
@@ -44,7 +45,7 @@ def numbers(kind: type) -> Any:
     return parse
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         usage="python main.py [--data DIR] [--recipe NAME] [options]",
         description="Train and evaluate a detector. Options left out come from the recipe.",
@@ -107,7 +108,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--runs", type=Path, metavar="DIR", default=Path("runs"), help="where run folders go (runs)")
     add("--fresh", action="store_true", help="start anew even if this run was interrupted before")
     add("--stop-after", type=int, metavar="N", help="pause when N epochs are done; the same command goes on")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def configure(arguments: argparse.Namespace) -> Config:
@@ -281,8 +282,8 @@ def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path, asv_scor
     return reports
 
 
-def main() -> int:
-    arguments = parse_arguments()
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
     if arguments.list:
         for name in recipe_names():
             print(f"{name:<14} {recipe_summary(name)}")
@@ -294,7 +295,7 @@ def main() -> int:
     tables = prepare_tables(config)
     run = open_run(config, arguments.runs, arguments.fresh)
     with logged(run / "log.txt"):
-        from training import read_progress, train  # imports Keras, which takes seconds
+        from training import train  # imports Keras, which takes seconds
 
         done = read_progress(run).epoch
         print(f"run {run}" + (f", going on after epoch {done}" if done else ""))

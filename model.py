@@ -26,6 +26,7 @@ from feature_extraction import feature_config, feature_shape, front_end_layer
 
 layers, ops = keras.layers, keras.ops
 
+MODEL_SUFFIXES = (".keras", ".h5")
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -198,6 +199,8 @@ def save_model(model: keras.Model, path: Path, card: dict[str, Any] | None = Non
 def load_model(name: str | Path) -> keras.Model:
     """Load a model file, a run folder's best model, or a detector of pretrained/ by its name."""
     path = find_model(name)
+    if path.suffix not in MODEL_SUFFIXES:
+        raise UserError(f"{path}: not a model file; a model ends in {' or '.join(MODEL_SUFFIXES)}")
     card = read_card(path)
     if card is not None and card.get("file") == path.name and card["sha256"] != sha256(path):
         raise UserError(f"{path}: is not the file its card {path.stem}.json describes (sha256 differs)")

@@ -3,16 +3,16 @@
     from training import train
     progress = train(config, train_table, dev_table, run_folder)
 
-After every epoch `last.npz` holds all state (weights, optimizer, dropout seeds, history, the best weights so
-far), written under another name first: a kill costs at most the epoch under way. Each epoch's data depend on
-(seed, epoch) alone, so in deterministic mode a resumed run equals an uninterrupted one bit for bit.
+All state is written after every epoch (checkpoint.py) and each epoch's data depend on (seed, epoch) alone, so in
+deterministic mode a resumed run equals an uninterrupted one bit for bit.
 """
 
-import json
 import math
 import time
 import warnings
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from backend import keras
+from checkpoint import Checkpoint, Progress, assign, read_progress
 from config import SPOOF, Config, TrainingConfig
 from data_generator import Augment, ClipReader, training_batches
 from errors import UserError
@@ -70,82 +71,6 @@ def learning_rate(training: TrainingConfig, stage: Stage, epoch: float) -> float
     return last + (first - last) / (1 + math.exp(-13 * (stage.epochs / 2 - epoch) / stage.epochs))
 
 
-# ---------------------------------------------------------------- state of a run
-
-
-@dataclass
-class Progress:
-    """Where a run stands; everything in it is JSON."""
-
-    stage: int = 0
-    stage_epoch: int = 0  # epochs done in this stage
-    stale_epochs: int = 0  # since dev EER last improved
-    best: dict[str, Any] | None = None  # the best epoch's row of the history
-    history: list[dict[str, Any]] = field(default_factory=list)
-    finished: bool = False
-
-    @property
-    def epoch(self) -> int:
-        """Epochs done in all stages."""
-        return len(self.history)
-
-
-def read_progress(run: Path) -> Progress:
-    """The progress a run folder's checkpoint holds; a new one where there is none."""
-    if not (run / "last.npz").exists():
-        return Progress()
-    with np.load(run / "last.npz") as state:
-        return Progress(**json.loads(str(state["progress"])))
-
-
-class _Checkpoint:
-    """All variables of a model in training, in memory and on disk."""
-
-    def __init__(self, model: keras.Model, run: Path):
-        self.model, self.file = model, run / "last.npz"
-        self.fresh_optimizer = [np.array(v) for v in model.optimizer.variables]
-        self.best: list[np.ndarray] | None = None  # weights of the best epoch
-
-    def keep_best(self) -> None:
-        self.best = [np.array(v) for v in self.model.variables]
-
-    def load_best(self) -> None:
-        _assign(self.model.variables, self.best)
-
-    def start_stage(self) -> None:
-        """Go on from the best weights with an optimizer that has no memory."""
-        self.load_best()
-        _assign(self.model.optimizer.variables, self.fresh_optimizer)
-
-    def _live(self) -> dict[str, list]:
-        return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
-
-    def write(self, progress: Progress) -> None:
-        groups = {
-            "model": self.model.variables,
-            "optimizer": self.model.optimizer.variables,
-            "best": self.best,
-        }
-        arrays = {f"{name}_{i}": np.array(v) for name, group in groups.items() for i, v in enumerate(group)}
-        unfinished = self.file.with_name("unfinished_last.npz")
-        np.savez(unfinished, progress=json.dumps(asdict(progress)), **arrays)
-        unfinished.replace(self.file)
-
-    def read(self) -> None:
-        with np.load(self.file) as state:
-            for name, variables in (
-                ("model", self.model.variables),
-                ("optimizer", self.model.optimizer.variables),
-            ):
-                _assign(variables, [state[f"{name}_{i}"] for i in range(len(variables))])
-            self.best = [state[f"best_{i}"] for i in range(len(self.model.variables))]
-
-
-def _assign(variables: list, values: list[np.ndarray]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-
-
 # ---------------------------------------------------------------- the run
 
 
@@ -167,36 +92,37 @@ def train(
             raise UserError(f"the {name} split holds {len(table)} clips and not both classes; choose another --split")
     set_up_keras(training)
     model = compile_model(config)
-    checkpoint, progress = _Checkpoint(model, run), read_progress(run)
+    checkpoint, progress = Checkpoint(model, run), read_progress(run)
     if progress.epoch:
         checkpoint.read()
     train_table = train_table.reset_index(drop=True)
     reader = ClipReader(train_table, training.cache)
     dev_reader = ClipReader(dev_table, training.cache)
-    while not progress.finished and not (stop_after and progress.epoch >= stop_after):
-        stage = stages[progress.stage]
-        if progress.stage_epoch == stage.epochs or progress.stale_epochs >= training.patience:
-            if progress.stage + 1 == len(stages):
-                progress.finished = True
-            else:
-                checkpoint.start_stage()
-                progress.stage, progress.stage_epoch, progress.stale_epochs = progress.stage + 1, 0, 0
-            continue
-        subset = stratified_sample(train_table, stage.fraction, training.seed).index.to_numpy()
-        batches = training_batches(reader, config, progress.epoch, subset, augment)
-        if progress.epoch == 0:
-            print(throughput(model, batches, training.batch_size))
-        _run_epoch(config, stages, progress, model, batches, len(subset), reader, dev_reader)
-        row = progress.history[-1]
-        if progress.best is None or _rank(row) < _rank(progress.best):
-            progress.best, progress.stale_epochs = row, 0
-            checkpoint.keep_best()
-        else:
+    with tensorboard_log(run) as log_to_tensorboard:
+        while not progress.finished and not (stop_after and progress.epoch >= stop_after):
+            stage = stages[progress.stage]
+            if progress.stage_epoch == stage.epochs or progress.stale_epochs >= training.patience:
+                if progress.stage + 1 == len(stages):
+                    progress.finished = True
+                else:
+                    checkpoint.start_stage()
+                    progress.stage, progress.stage_epoch, progress.stale_epochs = progress.stage + 1, 0, 0
+                continue
+            subset = stratified_sample(train_table, stage.fraction, training.seed).index.to_numpy()
+            batches = training_batches(reader, config, progress.epoch, subset, augment)
+            if progress.epoch == 0:
+                print(throughput(model, batches, training.batch_size))
+            row = run_epoch(model, batches, config, stage, progress, len(subset), reader, dev_reader)
+            progress.history.append(row)
+            progress.stage_epoch += 1
             progress.stale_epochs += 1
-        progress.stage_epoch += 1
-        checkpoint.write(progress)
-        write_history(progress, run)
-        print(epoch_line(row, progress, stages))
+            if progress.best is None or _rank(row) < _rank(progress.best):
+                progress.best, progress.stale_epochs = row, 0
+                checkpoint.keep_best()
+            checkpoint.write(progress)
+            write_history(progress, run)
+            log_to_tensorboard(row)
+            print(epoch_line(row, progress, stages))
     checkpoint.load_best()
     save_model(model, run / "best.keras")
     return progress
@@ -253,13 +179,20 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _run_epoch(config, stages, progress, model, batches, clips, reader, dev_reader) -> None:
-    """One pass over the training rows and one over dev; adds a row to the history."""
-    training, stage = config.training, stages[progress.stage]
-    steps = math.ceil(clips / training.batch_size)
-    bar = _EpochBar(training, stage, progress.stage_epoch, steps)
-    started = time.perf_counter()
+def run_epoch(
+    model: keras.Model,
+    batches,
+    config: Config,
+    stage: Stage,
+    progress: Progress,
+    clips: int,
+    reader: ClipReader,
+    dev_reader: ClipReader,
+) -> dict[str, Any]:
+    """One pass over the training batches and one over dev: a row of the history."""
+    bar = _EpochBar(config.training, stage, progress.stage_epoch, math.ceil(clips / config.training.batch_size))
     failed_before = len(reader.failures)
+    started = time.perf_counter()
     with warnings.catch_warnings():
         # the number of batches is not known beforehand, for a bad clip is dropped; Keras takes that for a mistake
         warnings.filterwarnings("ignore", message="Your input ran out of data")
@@ -270,17 +203,15 @@ def _run_epoch(config, stages, progress, model, batches, clips, reader, dev_read
     loss = float(logs["loss"][-1])
     if not math.isfinite(loss):
         raise UserError(f"epoch {progress.epoch + 1}: the loss is {loss}; try a lower --learning-rate")
-    progress.history.append(
-        {
-            "epoch": progress.epoch + 1,
-            "stage": progress.stage + 1,
-            "learning_rate": float(model.optimizer.learning_rate.numpy()),
-            "loss": loss,
-            "accuracy": float(logs["accuracy"][-1]),
-            **dev_figures(model, dev_reader),
-            "clips_per_second": clips / seconds,
-        }
-    )
+    return {
+        "epoch": progress.epoch + 1,
+        "stage": progress.stage + 1,
+        "learning_rate": float(np.asarray(model.optimizer.learning_rate)),
+        "loss": loss,
+        "accuracy": float(logs["accuracy"][-1]),
+        **dev_figures(model, dev_reader),
+        "clips_per_second": clips / seconds,
+    }
 
 
 class _EpochBar(keras.callbacks.Callback):
@@ -336,7 +267,7 @@ def throughput(model: keras.Model, batches, batch_size: int, seconds: float = 4.
     model.train_on_batch(x, y, sample_weight=weight)  # compiles
     steps = (model.train_on_batch(x, y, sample_weight=weight) for _ in range(20))
     _, model_rate = _clips_per_second(steps, len(x), seconds)
-    _assign(variables, before)
+    assign(variables, before)
     model.reset_metrics()
     limit = "the input" if input_rate < model_rate else "the model"
     return f"speed: input {input_rate:,.0f} clips/s, training step {model_rate:,.0f} clips/s: {limit} limits"
@@ -364,18 +295,30 @@ def epoch_line(row: dict[str, Any], progress: Progress, stages: list[Stage]) -> 
 
 
 def write_history(progress: Progress, run: Path) -> None:
-    """history.csv, learning_curves.png and the TensorBoard log of a run folder."""
+    """history.csv and learning_curves.png of a run folder."""
     history = pd.DataFrame(progress.history)
     history.to_csv(run / "history.csv", index=False)
     learning_curves(history, run / "learning_curves.png")
+
+
+@contextmanager
+def tensorboard_log(run: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that writes one row of the history as TensorBoard scalars; TensorFlow alone can write them."""
     if keras.backend.backend() != "tensorflow":
+        yield lambda row: None
         return
     import tensorflow as tf
 
-    row = progress.history[-1]
     writer = tf.summary.create_file_writer(str(run / "tensorboard"))
-    with writer.as_default(step=row["epoch"]):
-        for name, value in row.items():
-            if name not in ("epoch", "stage"):
-                tf.summary.scalar(name, value)
-    writer.close()
+
+    def write(row: dict[str, Any]) -> None:
+        with writer.as_default(step=row["epoch"]):
+            for name, value in row.items():
+                if name not in ("epoch", "stage"):
+                    tf.summary.scalar(name, value)
+        writer.flush()
+
+    try:
+        yield write
+    finally:
+        writer.close()

@@ -1,0 +1,86 @@
+"""The state of a run between epochs: what has been done, and every variable of the model and its optimizer.
+
+One file, `last.npz`, holds all of it (weights, optimizer, dropout seeds, history, the best weights so far). It is
+written under another name first and then renamed: a kill costs at most the epoch under way.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class Progress:
+    """Where a run stands; everything in it is JSON."""
+
+    stage: int = 0
+    stage_epoch: int = 0  # epochs done in this stage
+    stale_epochs: int = 0  # since dev EER last improved
+    best: dict[str, Any] | None = None  # the best epoch's row of the history
+    history: list[dict[str, Any]] = field(default_factory=list)
+    finished: bool = False
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done in all stages."""
+        return len(self.history)
+
+
+def read_progress(run: Path) -> Progress:
+    """The progress a run folder's checkpoint holds; a new one where there is none."""
+    if not (run / "last.npz").exists():
+        return Progress()
+    with np.load(run / "last.npz") as state:
+        return Progress(**json.loads(str(state["progress"])))
+
+
+class Checkpoint:
+    """All variables of a compiled Keras model in training, and those of its best epoch."""
+
+    def __init__(self, model: Any, run: Path):
+        self.model, self.file = model, run / "last.npz"
+        self.fresh_optimizer = [np.array(v) for v in model.optimizer.variables]
+        self.best: list[np.ndarray] | None = None  # weights of the best epoch
+
+    def keep_best(self) -> None:
+        self.best = [np.array(v) for v in self.model.variables]
+
+    def load_best(self) -> None:
+        assign(self.model.variables, self.best)
+
+    def start_stage(self) -> None:
+        """Go on from the best weights with an optimizer that has no memory."""
+        self.load_best()
+        assign(self.model.optimizer.variables, self.fresh_optimizer)
+
+    def _live(self) -> dict[str, list]:
+        return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+
+    def write(self, progress: Progress) -> None:
+        groups = {
+            "model": self.model.variables,
+            "optimizer": self.model.optimizer.variables,
+            "best": self.best,
+        }
+        arrays = {f"{name}_{i}": np.array(v) for name, group in groups.items() for i, v in enumerate(group)}
+        unfinished = self.file.with_name("unfinished_last.npz")
+        np.savez(unfinished, progress=json.dumps(asdict(progress)), **arrays)
+        unfinished.replace(self.file)
+
+    def read(self) -> None:
+        with np.load(self.file) as state:
+            for name, variables in (
+                ("model", self.model.variables),
+                ("optimizer", self.model.optimizer.variables),
+            ):
+                assign(variables, [state[f"{name}_{i}"] for i in range(len(variables))])
+            self.best = [state[f"best_{i}"] for i in range(len(self.model.variables))]
+
+
+def assign(variables: list, values: list[np.ndarray]) -> None:
+    """Set Keras variables to values, one for one."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
