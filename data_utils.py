@@ -3,7 +3,7 @@
     python data_utils.py DIR                          rows, files found, missing, extra, classes, hours
     python data_utils.py DIR --split attack-held-out  the same, and what a split makes of it
 
-Understood: ASVspoof 2019 LA / PA, 2021 LA / DF (keys optional), ASVspoof 5, In-the-Wild, a folder with
+Understood: ASVspoof 2019 LA / PA, 2021 LA / DF / PA (keys optional), ASVspoof 5, In-the-Wild, a folder with
 bonafide/ and spoof/ (also below train/, dev/, eval/), a CSV / TSV (path,label[,attack,speaker,split]). Lists
 are found by their content, wherever the tree sits. `protocols.py` says what they look like, `splits.py`
 divides the table, `dataset_report.py` counts and prints.
@@ -24,22 +24,23 @@ from file_index import Folders, stem_and_suffix, walk
 from protocols import (
     ROW_COLUMNS,
     SHEET_SUFFIXES,
-    SPELLINGS,
-    SPLIT_OF_LETTER,
     SPLIT_SPELLINGS,
     UNKNOWN_ATTACK,
+    UNKNOWN_SPEAKER,
     UNLABELLED,
     Protocol,
     is_in_the_wild,
+    is_sheet,
+    label_of,
     read_protocol,
     read_sheet,
     recognise,
-    sheet_columns,
+    split_of,
 )
 from splits import SPLITS, split_table
 
 SOUGHT = (
-    "an ASVspoof 2019 LA / PA, 2021 LA / DF or 5 protocol, In-the-Wild's meta.csv, a CSV / TSV with "
+    "an ASVspoof 2019 LA / PA, 2021 LA / DF / PA or 5 protocol, In-the-Wild's meta.csv, a CSV / TSV with "
     "path,label, or folders bonafide/ and spoof/"
 )
 EXIT_RULE = (
@@ -142,7 +143,7 @@ def _read_official(root: Path, name: str, found: list[tuple[Path, Protocol]], au
         notes.append(f"lists without an official name left aside: {', '.join(left)}")
     read: list[tuple[Path, pd.DataFrame]] = []
     for path, protocol in named or found:
-        rows = read_protocol(path, protocol)
+        rows = read_protocol(path, protocol)[list(ROW_COLUMNS)]
         for earlier, other in read:
             if other.equals(rows):
                 notes.append(f"{path} repeats {earlier}: read once")
@@ -164,8 +165,7 @@ def _read_official(root: Path, name: str, found: list[tuple[Path, Protocol]], au
     table = _table(rows, [files.get(utterance) for utterance in rows["utterance_id"]], name)
     extra: dict[str, list[str]] = {}
     for stem in files.keys() - set(rows["utterance_id"]):
-        letter = stem.rsplit("_", 2)[-2] if stem.count("_") else ""
-        extra.setdefault(SPLIT_OF_LETTER.get(letter, "-"), []).append(files[stem])
+        extra.setdefault(split_of(stem), []).append(files[stem])
     extra = {split: sorted(paths) for split, paths in sorted(extra.items())}
     return Dataset(name, root, table, tuple(path for path, _ in read), extra, tuple(notes))
 
@@ -194,10 +194,9 @@ def _label_folders(root: Path, audio: list[str]) -> dict[tuple[str, ...], dict[i
     skip = len(root.parts)
     for path in audio:
         parts = Path(path).parts[skip:]
-        at = next((i for i, part in enumerate(parts[:-1]) if part.lower() in SPELLINGS), None)
+        at = next((i for i, part in enumerate(parts[:-1]) if label_of(part) is not None), None)
         if at is not None:
-            by_label = containers.setdefault(parts[:at], {})
-            by_label.setdefault(SPELLINGS[parts[at].lower()], []).append(parts)
+            containers.setdefault(parts[:at], {}).setdefault(label_of(parts[at]), []).append(parts)
     return containers
 
 
@@ -218,7 +217,7 @@ def _read_folders(root: Path, audio: list[str]) -> Dataset | None:
                 below = parts[len(container) + 1 : -1]
                 attack = "-" if label == BONAFIDE else below[0] if below else UNKNOWN_ATTACK
                 name = "/".join(parts)
-                rows.append((name, label, attack, "-", split, name))
+                rows.append((name, label, attack, UNKNOWN_SPEAKER, split, name))
                 paths.append(str(root.joinpath(*parts)))
     table = _table(pd.DataFrame(rows, columns=list(ROW_COLUMNS)), paths, root.name)
     extra = sorted(set(audio) - set(paths))
@@ -246,7 +245,7 @@ def read_dataset(directory: str | Path) -> Dataset:
         protocol = recognise(path)
         if protocol:
             official.setdefault(protocol.dataset, []).append((path, protocol))
-        elif path.suffix.lower() in SHEET_SUFFIXES and sheet_columns(path):
+        elif is_sheet(path):
             sheets.append(path)
     homes = {name: [path.parent for path, _ in found] for name, found in official.items()}
     stray = [s for s in sheets if any(_belongs(s, home, root) for places in homes.values() for home in places)]

@@ -13,8 +13,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from config import LABELS, SPOOF
-from protocols import UNLABELLED
-from splits import SPLIT_ORDER, UNKNOWN_SPEAKER
+from protocols import UNKNOWN_SPEAKER, UNLABELLED
+from splits import SPLIT_ORDER
 
 if TYPE_CHECKING:
     from data_utils import Dataset

@@ -21,6 +21,7 @@ import calibration
 import metrics
 from config import BONAFIDE, SCORE_CONVENTION, SPOOF
 from errors import UserError, run_command
+from protocols import UNKNOWN_ATTACK, split_of
 from score_files import read_asv_scores, read_scores, write_scores
 
 __all__ = ["evaluate", "format_report", "read_scores", "write_scores"]
@@ -54,9 +55,8 @@ def _decision_threshold(rule: str, eer_threshold: float, point: dict[str, Any] |
 
 def _split_of(text: str) -> str | None:
     """train, dev or eval, where a file name or utterance id (LA_E_2834763) tells; else None."""
-    in_id = re.match(r"(?:(?:LA|PA|DF)_)?([TDE])_\d+$", text)
-    if in_id:
-        return {"T": "train", "D": "dev", "E": "eval"}[in_id[1]]
+    if (split := split_of(text)) != "-":
+        return split
     found = set(re.findall(r"(?<![a-z])(train|dev|eval)(?![a-z])", text.lower()))
     return found.pop() if len(found) == 1 else None
 
@@ -254,7 +254,7 @@ def format_report(report: dict[str, Any]) -> str:
         row, of_class = decision["confusion"][key], decision[key]
         rates = "".join(f"{_percent(of_class[k]):>{w}}" for k, w in (("precision", 11), ("recall", 10), ("f1", 10)))
         lines.append(f"  {title:<11}{row['bonafide']:>17,}{row['spoof']:>14,}{rates}")
-    if set(report["per_attack"]) != {"-"}:  # the only "attack" of a file that names none
+    if set(report["per_attack"]) - {"-", UNKNOWN_ATTACK}:  # a file that names no attack has none to tell apart
         lines += ["", *_attack_lines(report["per_attack"])]
     return "\n".join(lines)
 

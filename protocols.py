@@ -1,13 +1,17 @@
-"""What the lists of each dataset look like, and how it becomes rows: label, attack, speaker, split.
+"""What the lists of each dataset look like, and how a list becomes rows: label, attack, speaker, split.
 
-`PROTOCOLS` describes the official ASVspoof lists; `read_sheet` reads a CSV / TSV with a header, In-the-Wild's
-meta.csv among them. Nothing here looks at audio files: `data_utils.py` joins the rows to the files.
+`PROTOCOLS` describes the official ASVspoof lists, `HEADER_WORDS` the columns of a CSV / TSV with a header
+(In-the-Wild's meta.csv among them). `data_utils.py` joins the rows to audio files, `score_files.py` to scores;
+nothing here looks at either.
 """
 
 import csv
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 
@@ -16,11 +20,12 @@ from errors import UserError
 
 UNLABELLED = -1  # a row of ASVspoof 2021 read without its keys: it can be scored, not trained or evaluated on
 UNKNOWN_ATTACK = "unknown"  # spoof, but the dataset does not say which system made it
+UNKNOWN_SPEAKER = "-"
 ROW_COLUMNS = ("file", "label", "attack", "speaker", "split", "utterance_id")
 
-SPELLINGS = {
-    **dict.fromkeys(("bonafide", "bona-fide", "bona_fide", "genuine", "real"), BONAFIDE),
-    **dict.fromkeys(("spoof", "spoofed", "fake", "synthetic", "deepfake"), SPOOF),
+SPELLINGS = {  # in lower case, without hyphens, underscores and blanks
+    **dict.fromkeys(("bonafide", "genuine", "human", "real"), BONAFIDE),
+    **dict.fromkeys(("spoof", "spoofed", "fake", "synthetic", "deepfake", "generated"), SPOOF),
 }
 SPLIT_SPELLINGS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -28,15 +33,17 @@ SPLIT_SPELLINGS = {
     **dict.fromkeys(("eval", "evaluation", "test", "testing"), "eval"),
     **dict.fromkeys(("-", ""), "-"),
 }
-SPLIT_OF_LETTER = {"T": "train", "D": "dev", "E": "eval"}  # LA_T_1138215, DF_E_2000011, D_0000000001
+SPLIT_OF_LETTER = {"T": "train", "D": "dev", "E": "eval"}
 SHEET_SUFFIXES = (".csv", ".tsv")
-# other headers that mean one of ours: In-the-Wild says `file`, many manifests say `system`
-SHEET_COLUMNS = {
-    "path": ("path", "file", "filename", "filepath"),
-    "label": ("label",),
-    "attack": ("attack", "system"),
-    "speaker": ("speaker",),
-    "split": ("split",),
+HEADER_WORDS = {  # per column, the names it goes by; the first that a header has is taken
+    "file": "path file filename file_name filepath file_path audio",
+    "utterance_id": "utterance_id utterance utt_id utt id trial_id trial",
+    "key": "label key class cm_label",
+    "attack": "attack attack_type attack_id system system_id",
+    "speaker": "speaker speaker_id spk",
+    "split": "split",
+    "score": "score cm_score scores",
+    "spoof_logit": "spoof_logit",
 }
 
 
@@ -68,6 +75,7 @@ class Protocol:
 
 _LA21 = "speaker file codec transmission attack key trim subset"
 _DF21 = "speaker file codec source attack key trim subset vocoder task team gender language"
+_PA21 = "speaker file room mic distance attacker_room attacker_mic device attacker_distance key trim subset"
 _SPOOF5 = "speaker file gender codec codec_q codec_seed attack_tag attack key tmp"
 PROTOCOLS = (
     Protocol("asvspoof2019_LA", "speaker file - attack key", r"LA_[TDE]_\d+", r"ASVspoof2019\.LA\.cm\..*txt$"),
@@ -77,14 +85,52 @@ PROTOCOLS = (
     Protocol("asvspoof2021_LA", "file", r"LA_E_\d+", r"ASVspoof2021\.LA\.cm\.eval\.trl\.txt$"),
     Protocol("asvspoof2021_DF", _DF21, r"DF_E_\d+", r"DF/CM/trial_metadata\.txt$"),
     Protocol("asvspoof2021_DF", "file", r"DF_E_\d+", r"ASVspoof2021\.DF\.cm\.eval\.trl\.txt$"),
+    Protocol("asvspoof2021_PA", _PA21, r"PA_E_\d+", r"PA/CM/trial_metadata\.txt$"),
+    Protocol("asvspoof2021_PA", "file", r"PA_E_\d+", r"ASVspoof2021\.PA\.cm\.eval\.trl\.txt$"),
     Protocol("asvspoof5", _SPOOF5, r"[TDE]_\d+", r"ASVspoof5\.(train|dev\.track_1|eval\.track_1)\.tsv$"),
 )
 
 
+def refuse(path: Path, line: int, problem: str) -> NoReturn:
+    """Raise the one-line error of a bad line."""
+    raise UserError(f"{path}: line {line}: {problem}")
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Read the numbered lines of a text file, without blank ones and without the comments at its top."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start})") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    lines = [(n, line) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    first = next((i for i, (_, line) in enumerate(lines) if not line.startswith("#")), len(lines))
+    if first == len(lines):
+        raise UserError(f"{path}: no lines with data")
+    return lines[first:]
+
+
 def first_line(path: Path) -> str:
-    """Return the first line that is not blank (at most 4,096 characters are looked at)."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return next((line for line in file.read(4096).splitlines() if line.strip()), "")
+    """Return the first line of `read_lines`, of any file at all (at most 4,096 characters are looked at)."""
+    try:
+        with Path(path).open(encoding="utf-8-sig", errors="replace") as file:
+            lines = file.read(4096).splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    return next((line for line in lines if line.strip() and not line.startswith("#")), "")
+
+
+@cache
+def label_of(word: str) -> int | None:
+    """Return the label of one spelling (bonafide, Bona-Fide, genuine, fake ...), None if it is none."""
+    return SPELLINGS.get(re.sub(r"[-_\s]", "", word.lower()))
+
+
+def split_of(utterance: str) -> str:
+    """Return train, dev or eval by the letter of an official utterance (LA_E_2834763), `-` for another."""
+    named = re.fullmatch(r"(?:(?:LA|PA|DF|DEMO)_)?([TDE])_\d+", utterance)
+    return SPLIT_OF_LETTER[named[1]] if named else "-"
 
 
 def recognise(path: Path) -> Protocol | None:
@@ -95,77 +141,101 @@ def recognise(path: Path) -> Protocol | None:
     return next(by_content, None) or next(by_name, None)
 
 
-def _refuse(path: Path, line: int, problem: str) -> None:
-    raise UserError(f"{path}, line {line}: {problem}")
-
-
-def _label(path: Path, line: int, word: str) -> int:
-    label = SPELLINGS.get(word.strip().lower())
-    if label is None:
-        hint = " (numbers are refused: datasets disagree on which class is 1)" if word.strip().isdigit() else ""
-        _refuse(path, line, f"label {word!r} is neither {LABELS[0]} nor {LABELS[1]}{hint}")
-    return label
-
-
-def _refuse_repeats(path: Path, lines: list[int], utterances: list[str]) -> None:
+def refuse_repeats(path: Path, numbers: Sequence[int], utterances: Sequence[str]) -> None:
+    """Refuse an utterance that two lines name."""
     if len(set(utterances)) == len(utterances):
         return
     seen: dict[str, int] = {}
-    for line, utterance in zip(lines, utterances, strict=True):
+    for number, utterance in zip(numbers, utterances, strict=True):
         if utterance in seen:
-            _refuse(path, line, f"{utterance} is listed twice, first on line {seen[utterance]}; keep one")
-        seen[utterance] = line
+            refuse(path, number, f"utterance '{utterance}' was already on line {seen[utterance]}; keep one")
+        seen[utterance] = number
+
+
+def _label(path: Path, number: int, word: str) -> int:
+    label = label_of(word)
+    if label is None:
+        numeric = " (0 and 1 mean opposite things in different sets)" if word.isdigit() else ""
+        valid = " / ".join(", ".join(w for w, v in SPELLINGS.items() if v == k) for k in (BONAFIDE, SPOOF))
+        refuse(path, number, f"label '{word}' is not known{numeric}; valid: {valid}")
+    return label
+
+
+def to_rows(path: Path, numbers: Sequence[int], columns: dict[str, Sequence[str]]) -> pd.DataFrame:
+    """Turn columns of words (keys of HEADER_WORDS) into ROW_COLUMNS without split, and `line`; check each key.
+
+    A bona fide row has the attack `-`; without keys every row is UNLABELLED.
+    """
+    utterances = columns.get("utterance_id", columns.get("file"))
+    refuse_repeats(path, numbers, utterances)
+    unknown = ["-"] * len(numbers)
+    labels = [UNLABELLED] * len(numbers)
+    if "key" in columns:
+        labels = [_label(path, n, word) for n, word in zip(numbers, columns["key"], strict=True)]
+    named = zip(labels, columns.get("attack", unknown), strict=True)
+    return pd.DataFrame(
+        {
+            "file": columns.get("file", utterances),
+            "label": labels,
+            "attack": ["-" if k != SPOOF else UNKNOWN_ATTACK if a in ("", "-") else a for k, a in named],
+            "speaker": [speaker or UNKNOWN_SPEAKER for speaker in columns.get("speaker", unknown)],
+            "utterance_id": utterances,
+            "line": numbers,
+        }
+    )
 
 
 def read_protocol(path: Path, protocol: Protocol) -> pd.DataFrame:
-    """Read an official list as rows (ROW_COLUMNS), checking the columns, utterance and key of every line."""
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    numbered = [(n, line.split()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not numbered:
-        raise UserError(f"{path}: the file is empty; {protocol.dataset} lists have {protocol.columns}")
+    """Read an official list as ROW_COLUMNS and `line`, in 2021 also `subset`; every line is checked."""
     names = protocol.names
-    place = {name: i for i, name in enumerate(names)}
     valid = f"{protocol.dataset} lists have {len(names)}: {protocol.columns}"
     is_utterance = re.compile(protocol.utterance).fullmatch
-    rows = []
-    for line, words in numbered:
+    numbers, rows = [], []
+    for number, line in read_lines(path):
+        words = line.split()
         if len(words) != len(names):
-            _refuse(path, line, f"{len(words)} columns ({' '.join(words)[:80]}); {valid}")
-        name = words[place["file"]]
+            refuse(path, number, f"{len(words)} columns ({' '.join(words)[:80]}); {valid}")
+        name = words[names.index("file")]
         if not is_utterance(name):
-            _refuse(path, line, f"{name!r} is not an utterance like {protocol.utterance}; {valid}")
-        split = SPLIT_OF_LETTER[name.rsplit("_", 2)[-2]]
-        if "key" not in place:
-            rows.append((name, UNLABELLED, "-", "-", split, name))
-            continue
-        label = _label(path, line, words[place["key"]])
-        attack = words[place["attack"]]
-        if label == SPOOF:
-            attack = UNKNOWN_ATTACK if attack == "-" else attack
-        elif attack != "-" and attack.lower() not in SPELLINGS:
-            _refuse(path, line, f"{name} is {LABELS[BONAFIDE]} and yet names the attack {attack!r}")
-        else:
-            attack = "-"
-        if "subset" in place and words[place["subset"]] != "eval":
-            split = "-"  # 2021: progress and hidden trials belong to no figure that papers print
-        rows.append((name, label, attack, words[place["speaker"]], split, name))
-    _refuse_repeats(path, [line for line, _ in numbered], [row[0] for row in rows])
-    return pd.DataFrame(rows, columns=list(ROW_COLUMNS))
+            refuse(path, number, f"'{name}' is not an utterance like {protocol.utterance}; {valid}")
+        numbers.append(number)
+        rows.append(words)
+    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    table = to_rows(path, numbers, columns)
+    for number, label, attack in zip(numbers, table["label"], columns.get("attack", ()), strict=False):
+        if label == BONAFIDE and attack != "-" and label_of(attack) is None:
+            refuse(path, number, f"the key is {LABELS[BONAFIDE]} and yet the line names the attack '{attack}'")
+    table["split"] = [split_of(utterance) for utterance in columns["file"]]
+    if "subset" in columns:
+        table["subset"] = columns["subset"]
+        table.loc[table["subset"] != "eval", "split"] = "-"  # progress and hidden are in no figure that papers print
+    return table
 
 
-def sheet_columns(path: Path) -> tuple[str, dict[str, int]] | None:
-    """Return the delimiter and the place of each known column of a sheet; None without path or label."""
+def _split(lines: list[str], delimiter: str | None) -> list[list[str]]:
+    return [line.split() for line in lines] if delimiter is None else list(csv.reader(lines, delimiter=delimiter))
+
+
+def _header(path: Path) -> tuple[str | None, dict[str, int]] | None:
+    """Return the delimiter (None: blanks) and the place of each known column; None if there is no header."""
     line = first_line(path)
-    for delimiter in ("\t", ",", ";", "|"):
-        header = [name.strip().lower() for name in next(csv.reader([line], delimiter=delimiter), [])]
-        place = {}
-        for column, spellings in SHEET_COLUMNS.items():
-            used = next((s for s in spellings if s in header), None)
-            if used is not None:
-                place[column] = header.index(used)
-        if "path" in place and "label" in place:
+    for delimiter in ("\t", ",", ";", "|", None):
+        header = [name.strip().lower().replace("-", "_").replace(" ", "_") for name in _split([line], delimiter)[0]]
+        place = {
+            column: header.index(word)
+            for column, words in HEADER_WORDS.items()
+            for word in reversed(words.split())
+            if word in header
+        }
+        if len(place) > 1 and not place.keys().isdisjoint(("file", "utterance_id")):
             return delimiter, place
     return None
+
+
+def is_sheet(path: Path) -> bool:
+    """Tell whether a file has the header of a dataset: the path and the label of each clip."""
+    found = _header(path)
+    return path.suffix.lower() in SHEET_SUFFIXES and found is not None and found[1].keys() >= {"file", "key"}
 
 
 def is_in_the_wild(path: Path) -> bool:
@@ -173,39 +243,70 @@ def is_in_the_wild(path: Path) -> bool:
     return [w.strip().lower() for w in first_line(path).split(",")] == ["file", "speaker", "label"]
 
 
-def read_sheet(path: Path) -> pd.DataFrame:
-    """Read a CSV / TSV with the header path,label[,attack,speaker,split] as rows (ROW_COLUMNS)."""
-    found = sheet_columns(path)
+def read_columns(path: Path) -> tuple[list[int], dict[str, list[str]]] | None:
+    """Read the known columns of a file with a header, and the number of each line; None without a header."""
+    found = _header(path)
     if found is None:
-        header = first_line(path).strip()[:120]
-        raise UserError(f"{path}, line 1: header {header!r}; needed: path,label[,attack,speaker,split]")
+        return None
     delimiter, place = found
-    in_the_wild = is_in_the_wild(path)
-    rows, lines, width = [], [], None
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if width is None:
-                width = len(cells)  # the header
-                continue
-            line = reader.line_num
-            if len(cells) != width:
-                _refuse(path, line, f"{len(cells)} columns, the header names {width}")
-            cell = {column: cells[i].strip() for column, i in place.items()}
-            if not cell["path"]:
-                _refuse(path, line, "the path is empty")
-            label = _label(path, line, cell["label"])
-            split = SPLIT_SPELLINGS.get(cell.get("split", "-").lower())
-            if split is None:
-                _refuse(path, line, f"split {cell['split']!r}; valid: train, dev, eval or -")
-            attack = cell.get("attack", "-")
-            attack = "-" if label == BONAFIDE else UNKNOWN_ATTACK if attack in ("", "-") else attack
-            utterance = Path(cell["path"]).stem if in_the_wild else cell["path"]
-            rows.append((cell["path"], label, attack, cell.get("speaker") or "-", split, utterance))
-            lines.append(line)
-    if not rows:
+    numbers, lines = zip(*read_lines(path), strict=True)
+    if len(lines) == 1:
         raise UserError(f"{path}: a header and no rows")
-    _refuse_repeats(path, lines, [row[-1] for row in rows])
-    return pd.DataFrame(rows, columns=list(ROW_COLUMNS))
+    try:
+        header, *rows = _split(list(lines), delimiter)
+    except csv.Error:  # the open quotation holds more than the module takes
+        rows = []
+    if len(rows) != len(lines) - 1:
+        raise UserError(f"{path}: a quotation mark is opened and not closed on its line")
+    for number, row in zip(numbers[1:], rows, strict=True):
+        if len(row) != len(header):
+            refuse(path, number, f"{len(row)} columns where the header has {len(header)}")
+    return list(numbers[1:]), {name: [row[i].strip() for row in rows] for name, i in place.items()}
+
+
+def read_sheet(path: Path) -> pd.DataFrame:
+    """Read a CSV / TSV with the header path,label[,attack,speaker,split] as ROW_COLUMNS and `line`."""
+    found = read_columns(path)
+    if found is None or "key" not in found[1]:
+        header = first_line(path).strip()[:120]
+        raise UserError(f"{path}: header '{header}'; needed: path,label[,attack,speaker,split]")
+    numbers, columns = found
+    if "file" in columns and not all(columns["file"]):
+        refuse(path, numbers[columns["file"].index("")], "the path is empty")
+    if is_in_the_wild(path):
+        columns["utterance_id"] = [Path(name).stem for name in columns["file"]]
+    table = to_rows(path, numbers, columns)
+    splits = columns.get("split", ["-"] * len(numbers))
+    for number, word in zip(numbers, splits, strict=True):
+        if word.lower() not in SPLIT_SPELLINGS:
+            refuse(path, number, f"split '{word}'; valid: train, dev, eval or -")
+    table["split"] = [SPLIT_SPELLINGS[word.lower()] for word in splits]
+    return table
+
+
+def read_trials(path: Path, subset: str | None = None) -> pd.DataFrame:
+    """Read the labelled trials of an official list or a sheet, whatever its utterances are called.
+
+    The layout of an official list is known by its number of columns; `subset` is a part of a 2021 list.
+    """
+    if _header(path) is not None:
+        table = read_sheet(path)
+    else:
+        number, line = read_lines(path)[0]
+        width = len(line.split())
+        layout = next((p for p in PROTOCOLS if "key" in p.names and len(p.names) == width), None)
+        if layout is None:
+            refuse(
+                path,
+                number,
+                f"{width} columns; valid: ASVspoof 2019 'speaker utterance - attack key', ASVspoof 2021 "
+                "trial_metadata.txt, ASVspoof 5 .tsv, or CSV / TSV with a header such as id,label,speaker",
+            )
+        table = read_protocol(path, replace(layout, utterance=r"\S+"))
+    if subset is None:
+        return table
+    found = sorted(set(table["subset"])) if "subset" in table else []
+    if subset not in found:
+        valid = f"valid: {', '.join(found)}" if found else "only ASVspoof 2021 protocols have subsets"
+        raise UserError(f"{path}: no subset '{subset}'; {valid}")
+    return table[table["subset"] == subset].reset_index(drop=True)

@@ -11,9 +11,9 @@ import pandas as pd
 
 from config import BONAFIDE, SPOOF
 from errors import UserError
+from protocols import UNKNOWN_ATTACK, UNKNOWN_SPEAKER
 
 SPLIT_ORDER = ("train", "dev", "eval")
-UNKNOWN_SPEAKER, UNKNOWN_ATTACK = "-", "unknown"
 SPLITS = {
     "official": "the division of the dataset's authors; in ASVspoof 2019 dev repeats the attacks of train",
     "random-70-15-15": "70/15/15 by clip, all rows pooled; leaks speakers and attacks: figures flatter",

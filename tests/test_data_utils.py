@@ -176,14 +176,17 @@ def test_two_different_lists_with_the_same_utterance_are_refused(tmp_path):
             ["LA_0079 LA_T_1 - - bonafide", "LA_T_2 LA_0079 - - bonafide"],
             r"line 2: 'LA_0079' is not an utterance",
         ),
-        (["LA_0079 LA_T_1 - - bonafide", "LA_0079 LA_T_2 - A01 spof"], r"line 2: label 'spof' is neither"),
-        (["LA_0079 LA_T_1 - - 1"], r"line 1: label '1' is neither.*numbers are refused"),
+        (
+            ["LA_0079 LA_T_1 - - bonafide", "LA_0079 LA_T_2 - A01 spof"],
+            r"line 2: label 'spof' is not known",
+        ),
+        (["LA_0079 LA_T_1 - - 1"], r"line 1: label '1' is not known \(0 and 1 mean opposite"),
         (
             ["LA_0079 LA_T_1 - - bonafide", "LA_0079 LA_T_1 - A01 spoof"],
-            r"line 2: LA_T_1 is listed twice.*line 1",
+            r"line 2: utterance 'LA_T_1' was already on line 1",
         ),
-        (["LA_0079 LA_T_1 - A04 bonafide"], r"line 1: LA_T_1 is bonafide and yet names the attack 'A04'"),
-        ([""], r"the file is empty"),
+        (["LA_0079 LA_T_1 - A04 bonafide"], r"line 1: the key is bonafide and yet the line names the attack 'A04'"),
+        ([""], r"no lines with data"),
     ],
 )
 def test_broken_protocol_is_one_line_with_file_and_line(tmp_path, lines, message):
@@ -247,6 +250,15 @@ def test_2021_without_keys_can_be_scored_only(tmp_path):
         dataset.usable()
     report = check(dataset)
     assert report["usable"] and "scored only" in report["verdict"]
+
+
+def test_2021_pa_with_keys_names_no_attack(tmp_path):
+    lines = [
+        f"PA_0010 PA_E_100000{i} R3 M3 d4 r1 m1 s4 c4 {key} notrim eval" for i, key in enumerate(("bonafide", "spoof"))
+    ]
+    make_2021(tmp_path, "PA", lines)
+    dataset = read_dataset(tmp_path / "ASVspoof2021_PA_eval")
+    assert dataset.name == "asvspoof2021_PA" and dataset.usable()["attack"].tolist() == ["-", "unknown"]
 
 
 @pytest.mark.parametrize("keys", ["keys/{part}/CM", "{part}-keys-full/keys/{part}/CM"])
@@ -336,15 +348,16 @@ def test_tsv_semicolons_bom_quotes_windows_paths_and_another_suffix(tmp_path):
     ("lines", "message"),
     [
         (["path,label", "a.wav,maybe"], r"line 2: label 'maybe'"),
-        (["path,label", "a.wav,1"], r"line 2: label '1'.*numbers are refused"),
-        (["path,label", "a.wav,spoof,x"], r"line 2: 3 columns, the header names 2"),
+        (["path,label", "a.wav,1"], r"line 2: label '1' is not known \(0 and 1"),
+        (["path,label", "a.wav,spoof,x"], r"line 2: 3 columns where the header has 2"),
         (["path,label", ",spoof"], r"line 2: the path is empty"),
         (["path,label,split", "a.wav,spoof,later"], r"line 2: split 'later'; valid: train, dev, eval"),
         (
             ["path,label", "a.wav,spoof", "b.wav,spoof", "a.wav,spoof"],
-            r"line 4: a\.wav is listed twice.*line 2",
+            r"line 4: utterance 'a\.wav' was already on line 2",
         ),
         (["path,label"], r"no rows"),
+        (["path,label", '"a.wav,spoof', *["b.wav,spoof"] * 12_000], r"a quotation mark is opened and not closed"),
         (["clip,label", "a.wav,spoof"], r"header 'clip,label'; needed: path,label"),
     ],
 )
@@ -353,6 +366,13 @@ def test_broken_csv(tmp_path, lines, message):
     with pytest.raises(UserError, match=message) as caught:
         read_dataset(sheet)
     assert str(sheet) in str(caught.value)
+
+
+def test_a_sheet_that_is_not_utf_8_is_refused(tmp_path):
+    sheet = tmp_path / "list.csv"
+    sheet.write_bytes("path,label,speaker\na.wav,spoof,Jürgen\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"list\.csv: not a text file in UTF-8 \(byte 32\)"):
+        read_dataset(sheet)
 
 
 def test_folder_names_attacks_by_sub_folder(tmp_path):

@@ -13,7 +13,8 @@ import evaluate as ev
 import metrics
 from config import SCORE_CONVENTION
 from errors import UserError
-from score_files import read_asv_scores, read_protocol
+from protocols import read_trials
+from score_files import read_asv_scores
 
 REPO = Path(__file__).resolve().parents[1]
 PROTOCOL_2019 = "S1 a - - bonafide\nS1 b - A07 spoof\nS2 c - - bonafide\nS2 d - A08 spoof\n"
@@ -175,9 +176,12 @@ def test_scores_and_protocol_that_do_not_fit(case: str, tmp_path: Path) -> None:
 
 BAD_PROTOCOLS = {
     "few columns": ("a - bonafide\n", "line 1: 3 columns; valid: ASVspoof 2019"),
-    "no key": ("S1 a - A07 x\n", "line 1: no column says bonafide or spoof; valid:"),
-    "uneven": ("S1 a - - bonafide\nS1 b - A07\n", "line 2: 4 columns where line 1 has 5"),
-    "csv without labels": ("id,speaker\na,S1\n", "the header has no label column; valid:"),
+    "no key": ("S1 a - A07 x\n", "line 1: label 'x' is not known; valid:"),
+    "uneven": (
+        "S1 a - - bonafide\nS1 b - A07\n",
+        "line 2: 4 columns (S1 b - A07); asvspoof2019_LA lists have 5",
+    ),
+    "csv without labels": ("id,speaker\na,S1\n", "header 'id,speaker'; needed: path,label"),
 }
 
 
@@ -186,7 +190,7 @@ def test_bad_protocols(case: str, tmp_path: Path) -> None:
     text, message = BAD_PROTOCOLS[case]
     path = _write(tmp_path, text)
     with pytest.raises(UserError) as caught:
-        read_protocol(path)
+        read_trials(path)
     assert str(caught.value).startswith(f"{path}: {message}")
 
 
@@ -196,20 +200,20 @@ def test_protocols_of_2021_and_their_subsets(tmp_path: Path) -> None:
         "LA_3 E_3 alaw ita_tx A08 spoof notrim progress\nLA_4 E_4 alaw ita_tx A08 spoof trim hidden\n"
     )
     path = _write(tmp_path, text, "trial_metadata.txt")
-    assert list(read_protocol(path)["label"]) == [1, 0, 1, 1]
-    assert list(read_protocol(path)["attack"]) == ["A07", "bonafide", "A08", "A08"]
-    assert list(read_protocol(path, "eval")["utterance_id"]) == ["E_1", "E_2"]
+    assert list(read_trials(path)["label"]) == [1, 0, 1, 1]
+    assert list(read_trials(path)["attack"]) == ["A07", "-", "A08", "A08"]
+    assert list(read_trials(path, "eval")["utterance_id"]) == ["E_1", "E_2"]
     table = ev.read_scores(_write(tmp_path, "E_1 1\nE_2 2\nE_3 3\nE_4 4\n"), path, subset="eval")
     assert list(table["score"]) == [1, 2]
     with pytest.raises(UserError, match="no subset 'dev'; valid: eval, hidden, progress"):
-        read_protocol(path, "dev")
+        read_trials(path, "dev")
     with pytest.raises(UserError, match="only ASVspoof 2021"):
-        read_protocol(_write(tmp_path, PROTOCOL_2019, "p.txt"), "eval")
+        read_trials(_write(tmp_path, PROTOCOL_2019, "p.txt"), "eval")
 
 
 def test_protocol_of_the_2021_df_track(tmp_path: Path) -> None:
     text = "LA_1 DF_E_1 nocodec asvspoof A14 spoof notrim progress traditional_vocoder - - - -\n"
-    table = read_protocol(_write(tmp_path, text), "progress")
+    table = read_trials(_write(tmp_path, text), "progress")
     assert table.loc[0, ["utterance_id", "attack", "label", "speaker"]].tolist() == [
         "DF_E_1",
         "A14",
@@ -218,11 +222,18 @@ def test_protocol_of_the_2021_df_track(tmp_path: Path) -> None:
     ]
 
 
+def test_attack_that_no_list_names_makes_no_table(tmp_path: Path) -> None:
+    protocol = _write(tmp_path, "file,speaker,label\n0.wav,Ann,bona-fide\n1.wav,Bob,spoof\n", "meta.csv")
+    report = ev.evaluate(ev.read_scores(_write(tmp_path, "0 1\n1 -1\n"), protocol), bootstrap=0)
+    assert list(report["per_attack"]) == ["unknown"]
+    assert "attack" not in ev.format_report(report)
+
+
 def test_protocol_of_asvspoof_5(tmp_path: Path) -> None:
     text = "D_1 D_01 F - - - AC1 A11 spoof -\nD_2 D_02 M - - - - bonafide bonafide -\n"
-    table = read_protocol(_write(tmp_path, text, "ASVspoof5.dev.track_1.tsv"))
+    table = read_trials(_write(tmp_path, text, "ASVspoof5.dev.track_1.tsv"))
     assert list(table["label"]) == [1, 0]
-    assert list(table["attack"]) == ["A11", "bonafide"]
+    assert list(table["attack"]) == ["A11", "-"]
     assert list(table["speaker"]) == ["D_1", "D_2"]
 
 
