@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_LOUD = "TF_CPP_MIN_LOG_LEVEL" in os.environ
+_LOUD = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # from here on: warnings and errors
 _PROBLEM = re.compile(rb"^[WEF]\d{4} ")
 # said on every machine without a GPU, and on every machine with one, and never of use

@@ -60,11 +60,7 @@ class Checkpoint:
         return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
 
     def write(self, progress: Progress) -> None:
-        groups = {
-            "model": self.model.variables,
-            "optimizer": self.model.optimizer.variables,
-            "best": self.best,
-        }
+        groups = {**self._live(), "best": self.best}
         arrays = {f"{name}_{i}": np.array(v) for name, group in groups.items() for i, v in enumerate(group)}
         unfinished = self.file.with_name("unfinished_last.npz")
         np.savez(unfinished, progress=json.dumps(asdict(progress)), **arrays)
@@ -72,10 +68,7 @@ class Checkpoint:
 
     def read(self) -> None:
         with np.load(self.file) as state:
-            for name, variables in (
-                ("model", self.model.variables),
-                ("optimizer", self.model.optimizer.variables),
-            ):
+            for name, variables in self._live().items():
                 assign(variables, [state[f"{name}_{i}"] for i in range(len(variables))])
             self.best = [state[f"best_{i}"] for i in range(len(self.model.variables))]
 

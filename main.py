@@ -45,6 +45,13 @@ def numbers(kind: type) -> Any:
     return parse
 
 
+def positive(text: str) -> int:
+    """An argument type for whole numbers from 1 on."""
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         usage="python main.py [--data DIR] [--recipe NAME] [options]",
@@ -69,7 +76,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="SHARE",
         help="train on this share, classes and attacks kept in proportion",
     )
-    add("--limit", type=int, metavar="N", help="at most about N clips of each split: a quick look")
+    add("--limit", type=positive, metavar="N", help="at most about N clips of each split: a quick look")
     add("--features", metavar="KIND", help="front end: log_stft, mel, lfcc, cqt, raw")
     add("--stages", type=numbers(float), metavar="S,S", help="share of the data in each stage, as in 0.4,1.0")
     add("--epochs", type=numbers(int), metavar="N[,N]", help="at most so many, for every or for each stage")
@@ -81,7 +88,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--final-learning-rate", type=float, metavar="R", help="where the schedule ends")
     add("--schedule", metavar="NAME", help="sigmoid (the ResMax paper's), cosine, constant")
-    add("--batch-size", type=int, metavar="N")
+    add("--batch-size", type=positive, metavar="N")
     add(
         "--balance",
         metavar="HOW",
@@ -95,7 +102,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--clip-norm", type=float, metavar="G", help="largest global gradient norm")
     add("--precision", metavar="NAME", help="float32, mixed_bfloat16, mixed_float16 (GPU)")
-    add("--patience", type=int, metavar="N", help="end a stage after N epochs without a better dev EER")
+    add("--patience", type=positive, metavar="N", help="end a stage after N epochs without a better dev EER")
     add(
         "--deterministic",
         action="store_true",
@@ -107,7 +114,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--asv-scores", type=Path, metavar="FILE", help="ASV scores of the eval set, for the t-DCF")
     add("--runs", type=Path, metavar="DIR", default=Path("runs"), help="where run folders go (runs)")
     add("--fresh", action="store_true", help="start anew even if this run was interrupted before")
-    add("--stop-after", type=int, metavar="N", help="pause when N epochs are done; the same command goes on")
+    add("--stop-after", type=positive, metavar="N", help="pause when N epochs are done; the same command goes on")
     return parser.parse_args(argv)
 
 
@@ -229,7 +236,7 @@ def score_split(model: Any, table: pd.DataFrame, name: str, run: Path) -> pd.Dat
 
     reader = ClipReader(table)
     rows, logits = score_clips(model, reader, name)
-    for reason in reader.failures.values():
+    for reason in reader.new_failures():
         print(f"left out: {reason}")
     scores = table.iloc[rows].assign(score=-logits.astype(float))
     write_scores(run / f"scores_{name}.txt", scores, model=model.name, dataset=f"{table['dataset'].iloc[0]} {name}")

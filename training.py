@@ -191,25 +191,25 @@ def run_epoch(
 ) -> dict[str, Any]:
     """One pass over the training batches and one over dev: a row of the history."""
     bar = _EpochBar(config.training, stage, progress.stage_epoch, math.ceil(clips / config.training.batch_size))
-    failed_before = len(reader.failures)
     started = time.perf_counter()
     with warnings.catch_warnings():
         # the number of batches is not known beforehand, for a bad clip is dropped; Keras takes that for a mistake
         warnings.filterwarnings("ignore", message="Your input ran out of data")
         logs = model.fit(batches, verbose=0, shuffle=False, callbacks=[bar]).history
     seconds = time.perf_counter() - started
-    for reason in list(reader.failures.values())[failed_before:]:
-        print(f"left out: {reason}")
     loss = float(logs["loss"][-1])
     if not math.isfinite(loss):
         raise UserError(f"epoch {progress.epoch + 1}: the loss is {loss}; try a lower --learning-rate")
+    figures = dev_figures(model, dev_reader)
+    for reason in reader.new_failures() + dev_reader.new_failures():
+        print(f"left out: {reason}")
     return {
         "epoch": progress.epoch + 1,
         "stage": progress.stage + 1,
         "learning_rate": float(np.asarray(model.optimizer.learning_rate)),
         "loss": loss,
         "accuracy": float(logs["accuracy"][-1]),
-        **dev_figures(model, dev_reader),
+        **figures,
         "clips_per_second": clips / seconds,
     }
 

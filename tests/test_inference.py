@@ -1,0 +1,264 @@
+"""predict_audio and the inference command: from any file to a verdict, in the process of a stranger."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+import inference
+from backend import keras
+from config import SAMPLE_RATE, Config, FeatureConfig
+from data_generator import ClipReader
+from errors import AudioError, UserError
+from inference import POOLING, cut_windows, predict_audio, predict_waveform, quality_warnings, score_clips
+from model import build_model, build_network, save_model, set_operating_point, spoof_logits
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+POINT = {
+    "threshold": 0.25,
+    "uncertain": [-0.5, 0.75],
+    "calibration": {"a": 1.5, "b": 0.125},
+}
+
+
+def speech_like(seconds: float, seed: int = 0) -> np.ndarray:
+    """Noise under a moving envelope, with energy up to 8 kHz and pauses."""
+    samples = int(seconds * SAMPLE_RATE)
+    envelope = np.abs(np.sin(np.arange(samples) / SAMPLE_RATE * 2 * np.pi * 1.5)) + 0.02
+    return (0.1 * envelope * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    """An untrained ResMax on the log-STFT of 4 s that carries an operating point."""
+    keras.utils.set_random_seed(3)
+    model = build_model(Config())
+    set_operating_point(model, POINT)
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, model) -> Path:
+    """Two good files, one long file, three bad ones, and the model in both formats."""
+    folder = tmp_path_factory.mktemp("inference")
+    save_model(model, folder / "resmax_model.keras", {"model": "resmax"})
+    save_model(model, folder / "resmax_model.h5")
+    (folder / "clips" / "deeper").mkdir(parents=True)
+    for number, seconds in enumerate((3.0, 4.0, 9.3)):
+        soundfile.write(folder / "clips" / f"good_{number}.flac", speech_like(seconds, number), SAMPLE_RATE)
+    soundfile.write(folder / "clips" / "deeper" / "silent.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
+    (folder / "clips" / "text.mp3").write_text("not audio", encoding="utf-8")
+    (folder / "clips" / "empty.wav").write_bytes(b"")
+    (folder / "clips" / "notes.txt").write_text("not looked at", encoding="utf-8")
+    return folder
+
+
+def run(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_the_notebook_snippet_in_a_fresh_process(model, folder, suffix):
+    snippet = f"""
+import inference
+import tensorflow as tf
+from inference import predict_audio
+model = tf.keras.models.load_model({str(folder / "resmax_model")!r} + ".{suffix}", compile=False)
+result = predict_audio(model, {str(folder / "clips" / "good_0.flac")!r})
+print(result["prediction"], repr(result["spoof_probability"]), repr(result["logit"]))
+"""
+    done = run("-c", snippet)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    prediction, probability, logit = done.stdout.split()
+    here = predict_audio(model, folder / "clips" / "good_0.flac")
+    assert prediction == here["prediction"]
+    assert float(probability) == pytest.approx(here["spoof_probability"], abs=1e-6)
+    assert float(logit) == pytest.approx(here["logit"], abs=1e-5)
+
+
+def test_a_result_holds_what_the_readme_says(model, folder):
+    result = predict_audio(model, folder / "clips" / "good_1.flac")
+    logit = result["logit"]
+    assert result["prediction"] == ("spoof" if logit >= 0.25 else "bonafide")
+    assert result["verdict"] == ("uncertain" if -0.5 <= logit < 0.75 else result["prediction"])
+    # llr = a * cm_score + b with cm_score = -logit; equal priors
+    assert result["spoof_probability"] == pytest.approx(1 / (1 + np.exp(1.5 * -logit + 0.125)), rel=1e-6)
+    assert result["seconds"] == pytest.approx(4.0)
+    assert result["threshold"] == 0.25 and result["pooling"] == POOLING and result["windows"] == 1
+    json.dumps(result)  # plain values only
+    line = str(result)
+    assert "\n" not in line and result["verdict"] in line and "good_1.flac" in line
+
+
+@pytest.mark.parametrize(
+    "shift, prediction, verdict",
+    [
+        (-1.0, "bonafide", "bonafide"),
+        (0.0, "bonafide", "uncertain"),
+        (0.3, "spoof", "uncertain"),
+        (1.0, "spoof", "spoof"),
+    ],
+)
+def test_the_three_verdicts(model, monkeypatch, shift, prediction, verdict):
+    monkeypatch.setattr(inference, "window_logits", lambda model, windows: np.full(len(windows), shift, np.float32))
+    result = predict_waveform(model, speech_like(2))
+    assert (result["prediction"], result["verdict"]) == (prediction, verdict)
+
+
+def test_a_model_without_operating_point_says_so_and_uses_zero(folder):
+    result = predict_audio(build_model(Config()), folder / "clips" / "good_1.flac")
+    assert result["threshold"] == 0.0 and any("no threshold" in warning for warning in result["warnings"])
+    assert result["spoof_probability"] == pytest.approx(1 / (1 + np.exp(-result["logit"])), rel=1e-6)
+
+
+def test_model_may_be_an_object_a_path_or_a_run_folder(model, folder, tmp_path):
+    clip = folder / "clips" / "good_0.flac"
+    save_model(model, tmp_path / "best.keras", {"model": "resmax"})
+    results = [predict_audio(m, clip)["logit"] for m in (model, folder / "resmax_model.h5", str(tmp_path))]
+    np.testing.assert_allclose(results, results[0], atol=1e-5)
+
+
+def test_a_network_without_front_end_gives_the_same_logit(model, folder):
+    clip = folder / "clips" / "good_2.flac"
+    network = build_network(Config())
+    network.set_weights(model.get_layer("resmax").get_weights())
+    assert network.input_shape == (None, 250, 513, 1)
+    assert predict_audio(network, clip)["logit"] == pytest.approx(predict_audio(model, clip)["logit"], abs=1e-4)
+
+
+def test_models_that_speak_another_language_are_refused(folder):
+    clip = folder / "clips" / "good_0.flac"
+    waveform = keras.Input((64_000,))
+    probability = keras.layers.Dense(1, activation="sigmoid")(waveform)
+    with pytest.raises(UserError, match="ends in sigmoid"):
+        predict_audio(keras.Model(waveform, probability), clip)
+    picture = keras.Input((99, 40, 1))
+    with pytest.raises(UserError, match=r"\(250, 513, 1\)"):
+        predict_audio(keras.Model(picture, keras.layers.Flatten()(picture)), clip)
+
+
+def test_a_clip_scores_the_same_alone_in_a_batch_and_in_a_table(model, folder):
+    clips = sorted((folder / "clips").glob("good_[01].flac"))
+    table = pd.DataFrame({"path": list(map(str, clips)), "label": [0, 1]})
+    rows, logits = score_clips(model, ClipReader(table), "test")
+    alone = [predict_audio(model, clip)["logit"] for clip in clips]
+    assert rows.tolist() == [0, 1]
+    np.testing.assert_allclose(logits, alone, atol=1e-4)  # the convolutions add up in another order
+
+
+def test_a_long_clip_is_the_mean_of_its_windows(model):
+    waveform = speech_like(11)
+    windows = cut_windows(waveform, 64_000)
+    assert [len(w) for w in windows] == [64_000] * len(windows)
+    starts = [0, 32_000, 64_000, 96_000, 112_000]  # half a window apart; the last ends with the clip
+    for window, start in zip(windows, starts, strict=True):
+        np.testing.assert_array_equal(window, waveform[start : start + 64_000])
+    result = predict_waveform(model, waveform)
+    each = [spoof_logits(model, window[None])[0] for window in windows]
+    assert result["windows"] == 5
+    assert result["logit"] == pytest.approx(np.mean(each), abs=1e-5)
+
+
+def test_windows_cover_every_sample_whatever_the_length():
+    for length in (1, 9, 10, 11, 15, 20, 21, 37):
+        waveform = np.arange(1, length + 1)
+        windows = cut_windows(waveform, 10)
+        assert set(np.concatenate(windows)) == set(waveform)
+        assert all(len(window) == 10 for window in windows)
+
+
+@pytest.mark.parametrize(
+    "waveform, words",
+    [
+        (speech_like(0.5), "short (0.50 s)"),
+        (np.clip(30 * speech_like(3), -1, 1), "clipped"),
+        (np.concatenate([speech_like(1), np.zeros(4 * SAMPLE_RATE, np.float32)]), "mostly silence"),
+        (0.3 * np.sin(2 * np.pi * 1000 * np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE), "narrow band"),
+    ],
+)
+def test_warnings_name_what_is_wrong_with_the_clip(waveform, words):
+    warnings = quality_warnings(np.asarray(waveform, np.float32))
+    assert len(warnings) == 1 and words in warnings[0]
+
+
+def test_no_warning_for_an_ordinary_clip():
+    assert quality_warnings(speech_like(3)) == []
+
+
+def test_the_notebook_display_shows_verdict_and_picture(model, folder):
+    page = predict_audio(model, folder / "clips" / "good_0.flac")._repr_html_()
+    assert "good_0.flac" in page and "spoof probability" in page
+    assert "data:image/png;base64,iVBORw0KGgo" in page  # the PNG signature
+
+
+def test_names_in_the_display_are_escaped(model):
+    page = predict_waveform(model, speech_like(1), "<script>alert(1)</script>.wav")._repr_html_()
+    assert "<script>" not in page
+
+
+def test_the_command_goes_on_past_bad_files_lists_them_and_ends_1(folder, tmp_path):
+    out = tmp_path / "verdicts.csv"
+    done = run("inference.py", folder / "clips", "nowhere.wav", "--model", folder / "resmax_model.keras", "--csv", out)
+    assert done.returncode == 1
+    assert [line.split(":")[0].rsplit("/", 1)[1] for line in done.stdout.splitlines()] == [
+        "good_0.flac",
+        "good_1.flac",
+        "good_2.flac",
+    ]
+    complaints = done.stderr.splitlines()
+    assert "4 of 7 files could not be judged:" in complaints
+    for name, reason in (
+        ("silent.wav", "silent"),
+        ("text.mp3", "decoded"),
+        ("empty.wav", "0 bytes"),
+        ("nowhere", "no such"),
+    ):
+        assert sum(name in line and reason in line for line in complaints[1:]) == 1
+    assert "Traceback" not in done.stderr
+    table = pd.read_csv(out)
+    assert len(table) == 3 and {"path", "prediction", "verdict", "spoof_probability", "logit"} <= set(table)
+
+
+def test_the_command_prints_json_lines(folder):
+    clips = folder / "clips"
+    files = (clips / "good_0.flac", clips / "empty.wav")
+    done = run("inference.py", *files, "--model", folder / "resmax_model.keras", "--json")
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first["prediction"] in ("bonafide", "spoof") and "0 bytes" in second["error"]
+    assert done.returncode == 1
+
+
+def test_good_files_only_end_0_and_say_nothing_else(folder):
+    done = run("inference.py", folder / "clips" / "good_0.flac", "--model", folder / "resmax_model.h5")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_one_line_for_an_unknown_model_and_an_empty_folder(folder, tmp_path):
+    done = run("inference.py", folder / "clips" / "good_0.flac", "--model", "resnext")
+    assert done.returncode == 2 and done.stderr.startswith("error: no model 'resnext'") and done.stderr.count("\n") == 1
+    (tmp_path / "empty").mkdir()
+    done = run("inference.py", tmp_path / "empty", "--model", folder / "resmax_model.h5")
+    assert done.returncode == 2 and "no audio files" in done.stderr
+
+
+def test_predict_audio_names_the_file_it_cannot_read(model, tmp_path):
+    with pytest.raises(AudioError, match=r"missing\.wav: no such file"):
+        predict_audio(model, tmp_path / "missing.wav")
+
+
+def test_importing_inference_pulls_nothing_slow_that_is_not_needed():
+    done = run(
+        "-c",
+        "import inference, sys; print([m for m in ('streamlit', 'librosa', 'plots') if m in sys.modules])",
+    )
+    assert done.stdout.strip() == "[]" and done.stderr == ""
+
+
+def test_other_input_lengths_come_from_the_model():
+    config = Config(features=FeatureConfig(samples=8_000), model_args={"head": "average"})
+    assert predict_waveform(build_model(config), speech_like(1.25))["windows"] == 4
