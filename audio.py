@@ -29,7 +29,7 @@ def load_audio(path: str | Path) -> np.ndarray:
     if not np.isfinite(samples).all():
         raise AudioError(f"{path}: holds values that are not finite (NaN or infinity)")
     if len(samples) < MIN_SECONDS * rate:
-        raise AudioError(f"{path}: {len(samples) / rate:.3f} s long; at least {MIN_SECONDS} s is needed")
+        raise AudioError(f"{path}: {len(samples) / rate:.4f} s long; at least {MIN_SECONDS} s is needed")
     return to_mono_16k(samples, rate, path)
 
 
@@ -50,9 +50,15 @@ def decode(path: Path) -> tuple[np.ndarray, int]:
     if path.stat().st_size == 0:
         raise AudioError(f"{path}: empty file (0 bytes)")
     try:
-        return soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as refusal:
+        with soundfile.SoundFile(path) as file:
+            rate, declared = file.samplerate, file.frames
+            samples = file.read(declared, dtype="float32", always_2d=True)
+            whole = len(samples) == declared or file.format == "MP3"  # an MP3's length can be an estimate
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as refusal:  # TypeError: headerless .raw
         return _decode_with_ffmpeg(path, refusal)
+    if not whole:
+        raise AudioError(f"{path}: damaged, {len(samples)} of {declared} samples can be decoded")
+    return samples, rate
 
 
 def _decode_with_ffmpeg(path: Path, refusal: Exception) -> tuple[np.ndarray, int]:
@@ -61,10 +67,13 @@ def _decode_with_ffmpeg(path: Path, refusal: Exception) -> tuple[np.ndarray, int
             if not container.streams.audio:
                 raise AudioError(f"{path}: holds no audio stream")
             stream = container.streams.audio[0]
+            flac = container.format.name == "flac"
+            if flac:  # or a frame whose checksum is wrong is decoded into noise
+                stream.codec_context.options = {"err_detect": "crccheck+explode"}
             to_float = av.AudioResampler(format="fltp")  # planar float, rate and channels untouched
             frames = [out for frame in container.decode(stream) for out in to_float.resample(frame)]
             frames += to_float.resample(None)
-            declared = stream.duration if path.suffix.lower() == ".flac" else None
+            declared = stream.duration if flac else None
             rate = stream.rate
     except av.error.FFmpegError as error:
         reason = error.strerror or type(error).__name__

@@ -79,6 +79,8 @@ class Config:
 
 def _build(cls: type, values: dict[str, Any], where: str) -> Any:
     """Build a dataclass from JSON values; an unknown key is the user's error, a list becomes a tuple."""
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: must be a JSON object of settings, not {values!r}")
     known = {f.name for f in fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:
@@ -88,9 +90,9 @@ def _build(cls: type, values: dict[str, Any], where: str) -> Any:
 
 def config_from_dict(values: dict[str, Any], where: str = "config") -> Config:
     """Rebuild the `Config` that `to_dict` gave."""
-    values = dict(values)
-    values["features"] = _build(FeatureConfig, values.get("features", {}), f"{where}: features")
-    values["training"] = _build(TrainingConfig, values.get("training", {}), f"{where}: training")
+    parts = {"features": FeatureConfig, "training": TrainingConfig}
+    if isinstance(values, dict):
+        values = values | {k: _build(cls, values.get(k, {}), f"{where}: {k}") for k, cls in parts.items()}
     return _build(Config, values, where)
 
 
@@ -98,7 +100,7 @@ def read_config(path: Path) -> Config:
     """Read a config.json of a run folder."""
     try:
         return config_from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable config ({error})") from error
 
 

@@ -38,7 +38,8 @@ class ClipReader:
     def __init__(self, table: pd.DataFrame, cache: str = "none", cache_folder: Path = Path("cache")):
         self.paths = table["path"].tolist()
         self.labels = table["label"].to_numpy(np.int64)
-        self.failures: dict[str, str] = {}
+        self.failures: dict[str, str] = {}  # path -> reason
+        self._told: set[str] = set()
         self._cache = _open_cache(self.paths, cache, cache_folder)
 
     def __len__(self) -> int:
@@ -53,6 +54,12 @@ class ClipReader:
             pcm = np.clip(np.rint(self._decode(row) * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
             self._cache.put(row, pcm)
         return pcm.astype(np.float32) / PCM_SCALE
+
+    def new_failures(self) -> list[str]:
+        """The reasons of failures that this has not returned before."""
+        fresh = [path for path in list(self.failures) if path not in self._told]
+        self._told.update(fresh)
+        return [self.failures[path] for path in fresh]
 
     def _decode(self, row: int) -> np.ndarray:
         try:
@@ -108,16 +115,23 @@ def _open_cache(paths: list[str], mode: str, folder: Path) -> _MemoryCache | _Di
     if mode == "memory":
         print(f"cache: {len(paths)} clips, decoded once into {size / 1e9:.2f} GB of memory")
         return _MemoryCache(len(paths))
-    stats = ((path, Path(path).stat()) for path in paths)
-    stamp = "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
-    file = folder / f"{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.pcm"
-    free = psutil.disk_usage(str(folder.parent if not folder.exists() else folder)).free
+    file = folder / f"{hashlib.sha256(chr(10).join(map(_stamp, paths)).encode()).hexdigest()[:16]}.pcm"
+    folder.mkdir(parents=True, exist_ok=True)
+    free = psutil.disk_usage(str(folder)).free
     if not file.exists() and size > free:
         raise UserError(f"{folder}: the cache needs {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; --cache none")
-    folder.mkdir(parents=True, exist_ok=True)
     state = "reusing" if file.exists() else "writing"
     print(f"cache: {len(paths)} clips, decoded once; {state} {file}, {size / 1e9:.2f} GB of disk")
     return _DiskCache(file, room)
+
+
+def _stamp(path: str) -> str:
+    """What of a file tells that the cache no longer holds it; a missing one is reported when it is read."""
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return f"{path} missing"
+    return f"{path} {stat.st_size} {stat.st_mtime_ns}"
 
 
 def _clip_lengths(paths: list[str]) -> np.ndarray:

@@ -11,7 +11,9 @@ ends in one raw logit, and a line in MODELS.
 """
 
 import hashlib
+import inspect
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,9 +159,12 @@ def model_spec(name: str) -> ModelSpec:
 def build_network(config: Config) -> keras.Model:
     """The network alone: features (batch, *feature_shape) -> raw logit (batch, 1)."""
     feature_config(config.features.kind)  # a wrong name is refused here
-    shape = feature_shape(config.features)
+    shape, build = feature_shape(config.features), model_spec(config.model).build
+    valid = list(inspect.signature(build).parameters)[1:]
+    if unknown := sorted(set(config.model_args) - set(valid)):
+        raise UserError(f"network {config.model}: unknown argument {', '.join(unknown)}; valid: {', '.join(valid)}")
     try:
-        return model_spec(config.model).build(shape, **config.model_args)
+        return build(shape, **config.model_args)
     except TypeError as error:
         raise UserError(f"network {config.model}: {error}") from error
 
@@ -202,11 +207,11 @@ def load_model(name: str | Path) -> keras.Model:
     if path.suffix not in MODEL_SUFFIXES:
         raise UserError(f"{path}: not a model file; a model ends in {' or '.join(MODEL_SUFFIXES)}")
     card = read_card(path)
-    if card is not None and card.get("file") == path.name and card["sha256"] != sha256(path):
+    if card is not None and card.get("file") == path.name and card.get("sha256") != sha256(path):
         raise UserError(f"{path}: is not the file its card {path.stem}.json describes (sha256 differs)")
     try:
         return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{path}: not a Keras model that can be loaded here ({reason})") from error
 
@@ -228,7 +233,10 @@ def find_model(name: str | Path) -> Path:
 def read_card(path: Path) -> dict[str, Any] | None:
     """The card beside a model file, if it has one."""
     card = path.with_suffix(".json")
-    return json.loads(card.read_text(encoding="utf-8")) if card.is_file() else None
+    try:
+        return json.loads(card.read_text(encoding="utf-8")) if card.is_file() else None
+    except ValueError as error:
+        raise UserError(f"{card}: not a readable model card ({error})") from error
 
 
 def sha256(path: Path) -> str:

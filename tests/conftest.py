@@ -1,7 +1,9 @@
 """Fixtures that several test files share."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -12,3 +14,20 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"development data not here: {path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def speech_like() -> Callable[..., np.ndarray]:
+    """(seconds, rate, seed) -> float64 waveform: a voice-like sum of sines below 3 kHz, known at any rate."""
+
+    def waveform(seconds: float = 1.0, rate: int = 16_000, seed: int = 0) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        time = np.arange(round(seconds * rate)) / rate
+        pitch = rng.uniform(90, 220)
+        harmonics = np.arange(1, int(3000 / pitch) + 1)[:, None]
+        loudness = rng.uniform(0.2, 1, harmonics.shape) / harmonics
+        voice = (loudness * np.sin(2 * np.pi * harmonics * pitch * time + rng.uniform(0, 6, harmonics.shape))).sum(0)
+        syllables = 0.6 + 0.4 * np.sin(2 * np.pi * 4 * time)
+        return 0.5 * syllables * voice / loudness.sum()
+
+    return waveform

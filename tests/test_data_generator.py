@@ -1,0 +1,359 @@
+"""Batches: repeatable, the same from every cache, balanced as asked, and never a made-up clip."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import data_generator
+from audio import fit_length, load_audio
+from config import BONAFIDE, SPOOF, Config, FeatureConfig, TrainingConfig
+from data_generator import ClipReader, class_weights, epoch_rows, evaluation_batches, training_batches
+from errors import AudioError, UserError
+from splits import stratified_sample
+
+SAMPLES = 4_000
+LENGTHS = (2_000, 3_999, 4_000, 4_001, 6_000, 9_000, 3_000, 12_000, 5_000, 8_000, 7_000, 4_500)
+CONFIG = Config(features=FeatureConfig("raw", SAMPLES), training=TrainingConfig(batch_size=5, balance="none", seed=3))
+
+
+def _config(**training) -> Config:
+    return replace(CONFIG, training=replace(CONFIG.training, **training))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> pd.DataFrame:
+    """Twelve 16-bit clips at 16 kHz in which every sample is unique; every fourth is bona fide."""
+    rows = []
+    for k, length in enumerate(LENGTHS):
+        # values k * 12,000 ... modulo the 16-bit range: a crop tells where it was taken
+        pcm = ((np.arange(length) + 2_700 * k) % 32_000 + 1).astype(np.int16)
+        path = tmp_path / f"clip{k}.flac"
+        soundfile.write(path, pcm, 16_000)
+        rows.append((str(path), BONAFIDE if k % 4 == 0 else SPOOF, "-" if k % 4 == 0 else f"A{k % 3}"))
+    return pd.DataFrame(rows, columns=["path", "label", "attack"])
+
+
+def _arrays(batches: Iterable) -> list[tuple[np.ndarray, ...]]:
+    return [tuple(np.asarray(part) for part in batch) for batch in batches]
+
+
+def _stacked(batches: Iterable) -> tuple[np.ndarray, ...]:
+    return tuple(np.concatenate(parts) for parts in zip(*_arrays(batches), strict=True))
+
+
+def _equal(first: Iterable, second: Iterable) -> bool:
+    first, second = _arrays(first), _arrays(second)
+    same = [len(a) == len(b) and all(map(np.array_equal, a, b)) for a, b in zip(first, second, strict=False)]
+    return len(first) == len(second) and all(same)
+
+
+def _training(table: pd.DataFrame, config: Config = CONFIG, epoch: int = 0, cache: str = "none", **more):
+    return training_batches(ClipReader(table, cache, Path(table.path[0]).parent / "cache"), config, epoch, **more)
+
+
+# ---------------------------------------------------------------- what a batch is
+
+
+def test_shapes_and_types(table: pd.DataFrame) -> None:
+    batches = _arrays(_training(table))
+    assert [len(batch[0]) for batch in batches] == [5, 5, 2]
+    for waveforms, labels, weights in batches:
+        count = len(waveforms)
+        assert (waveforms.shape, labels.shape, weights.shape) == ((count, SAMPLES), (count, 1), (count,))
+        assert waveforms.dtype == labels.dtype == weights.dtype == np.float32
+    spec = _training(table).element_spec
+    assert [tuple(part.shape) for part in spec] == [(None, SAMPLES), (None, 1), (None,)]
+
+
+def test_every_clip_once_with_its_own_label_and_inside_itself(table: pd.DataFrame) -> None:
+    waveforms, labels, _ = _stacked(_training(table))
+    rows = epoch_rows(table["label"].to_numpy(), "none", CONFIG.training.seed, 0)
+    assert sorted(rows) == list(range(len(table)))
+    starts = {}
+    for row, waveform, label in zip(rows, waveforms, labels[:, 0], strict=True):
+        clip = load_audio(table.path[row])
+        assert label == table.label[row]
+        if len(clip) < SAMPLES:
+            assert np.array_equal(waveform, clip[np.arange(SAMPLES) % len(clip)])
+        else:
+            places = np.flatnonzero(clip[: len(clip) - SAMPLES + 1] == waveform[0])
+            assert any(np.array_equal(waveform, clip[start : start + SAMPLES]) for start in places)
+            starts[int(row)] = int(places[0])
+    assert len({start for row, start in starts.items() if LENGTHS[row] > 4_400}) > 3  # not always the beginning
+
+
+def test_a_random_crop_can_be_anywhere(table: pd.DataFrame) -> None:
+    """Over epochs, a clip one sample longer than the crop is taken from both its places."""
+    reader = ClipReader(table, "memory")
+    first = set()
+    for epoch in range(12):
+        rows = epoch_rows(reader.labels, "none", CONFIG.training.seed, epoch)
+        waveforms = _stacked(training_batches(reader, CONFIG, epoch))[0]
+        first.add(float(waveforms[list(rows).index(3), 0]))
+    clip = load_audio(table.path[3])
+    assert first == {float(clip[0]), float(clip[1])}
+
+
+def test_evaluation_takes_the_first_samples_in_order(table: pd.DataFrame) -> None:
+    batches = _arrays(evaluation_batches(ClipReader(table), SAMPLES, batch_size=5))
+    assert [len(batch[0]) for batch in batches] == [5, 5, 2]
+    waveforms, rows = _stacked(evaluation_batches(ClipReader(table), SAMPLES))
+    assert waveforms.dtype == np.float32
+    assert rows.tolist() == list(range(len(table)))
+    for row, waveform in enumerate(waveforms):
+        assert np.array_equal(waveform, fit_length(load_audio(table.path[row]), SAMPLES))
+
+
+# ---------------------------------------------------------------- the same again
+
+
+def test_the_seed_and_the_epoch_decide(table: pd.DataFrame) -> None:
+    assert _equal(_training(table), _training(table))
+    assert not _equal(_training(table), _training(table, epoch=1))
+    assert not _equal(_training(table), _training(table, _config(seed=4)))
+
+
+def test_noise_of_an_augmentation_is_repeatable_too(table: pd.DataFrame) -> None:
+    def noise(waveform: np.ndarray, label: int, rng: np.random.Generator) -> np.ndarray:
+        return waveform + rng.normal(size=len(waveform)).astype(np.float32)
+
+    assert _equal(_training(table, augment=noise), _training(table, augment=noise, cache="memory"))
+    assert not _equal(_training(table, augment=noise), _training(table, augment=noise, epoch=1))
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk", "auto"])
+def test_a_cache_changes_nothing(cache: str, table: pd.DataFrame, tmp_path: Path) -> None:
+    reader = ClipReader(table, cache, tmp_path / "not" / "yet" / "there")
+    for epoch in (0, 1, 0):  # the third time everything comes from the cache
+        assert _equal(training_batches(reader, CONFIG, epoch), _training(table, epoch=epoch))
+    assert _equal(evaluation_batches(reader, SAMPLES), evaluation_batches(ClipReader(table), SAMPLES))
+
+
+def test_a_cache_of_other_rates_is_within_half_a_step(
+    table: pd.DataFrame, tmp_path: Path, speech_like: Callable
+) -> None:
+    soundfile.write(tmp_path / "other.wav", speech_like(0.6, 44_100), 44_100, "PCM_24")
+    table.loc[5, "path"] = str(tmp_path / "other.wav")
+    plain = ClipReader(table).read(5)
+    for cache in ("memory", "disk"):
+        cached = ClipReader(table, cache, tmp_path / "cache").read(5)
+        assert len(cached) == len(plain)
+        assert np.abs(cached - plain).max() <= 0.5001 / 32_768
+
+
+@pytest.mark.parametrize("cache", ["none", "memory", "disk"])
+def test_what_a_reader_hands_out_may_be_changed(cache: str, table: pd.DataFrame, tmp_path: Path) -> None:
+    reader = ClipReader(table, cache, tmp_path / "cache")
+    reader.read(0)[:] = 7
+    reader.read(0)[:] = 7
+    assert np.array_equal(reader.read(0), load_audio(table.path[0]))
+
+
+def _count_decoding(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    decoded = []
+
+    def counted(path: str) -> np.ndarray:
+        decoded.append(str(path))
+        return load_audio(path)
+
+    monkeypatch.setattr(data_generator, "load_audio", counted)
+    return decoded
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_a_cache_decodes_once(cache: str, table: pd.DataFrame, tmp_path: Path, monkeypatch) -> None:
+    decoded = _count_decoding(monkeypatch)
+    reader = ClipReader(table, cache, tmp_path / "cache")
+    for epoch in range(3):
+        _arrays(training_batches(reader, CONFIG, epoch))
+    assert sorted(decoded) == sorted(table["path"])
+
+
+def test_a_disk_cache_is_reused_and_given_up_when_a_file_changes(
+    table: pd.DataFrame, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    decoded, folder = _count_decoding(monkeypatch), tmp_path / "cache"
+    wanted = _arrays(evaluation_batches(ClipReader(table, "disk", folder), SAMPLES))
+    assert "writing" in capsys.readouterr().out
+    decoded.clear()
+    assert _equal(evaluation_batches(ClipReader(table, "disk", folder), SAMPLES), wanted)
+    assert "reusing" in capsys.readouterr().out
+    assert decoded == []
+
+    louder = np.full(9_000, 12_345, np.int16)
+    louder[::2] *= -1
+    soundfile.write(table.path[7], louder, 16_000)
+    changed = ClipReader(table, "disk", folder)
+    assert np.array_equal(changed.read(7), louder.astype(np.float32) / 32_768)
+    assert decoded == [table.path[7]]
+    other_order = ClipReader(table[::-1], "disk", folder)
+    assert np.array_equal(other_order.read(0), load_audio(table.path[11]))
+
+
+def test_a_disk_cache_left_half_written_goes_on(table: pd.DataFrame, tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "cache"
+    ClipReader(table, "disk", folder).read(2)  # and the process ends here
+    decoded = _count_decoding(monkeypatch)
+    reader = ClipReader(table, "disk", folder)
+    assert _equal(evaluation_batches(reader, SAMPLES), evaluation_batches(ClipReader(table), SAMPLES))
+    assert decoded.count(table.path[2]) == 1  # only the reader without a cache
+    assert decoded.count(table.path[3]) == 2
+
+
+def test_wrong_cache_is_one_line(table: pd.DataFrame, tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(UserError, match="unknown cache 'ram'; valid: auto, memory, disk, none"):
+        ClipReader(table, "ram")
+    nothing_free = type("Usage", (), {"free": 10})
+    monkeypatch.setattr(data_generator.psutil, "disk_usage", lambda folder: nothing_free)
+    with pytest.raises(UserError, match=r"needs .* GB, 0.0 GB are free; --cache none"):
+        ClipReader(table, "disk", tmp_path / "cache")
+
+
+# ---------------------------------------------------------------- files that cannot be used
+
+
+@pytest.mark.parametrize("cache", ["none", "memory", "disk", "auto"])
+def test_a_damaged_file_is_left_out_and_named(cache: str, table: pd.DataFrame, tmp_path: Path) -> None:
+    paths = table["path"].tolist()
+    Path(paths[1]).write_bytes(Path(paths[1]).read_bytes()[:300])
+    Path(paths[4]).unlink()
+    soundfile.write(paths[6], np.zeros(9_000, np.int16), 16_000)
+    bad = {1, 4, 6}
+    reader = ClipReader(table, cache, tmp_path / "cache")
+    for _ in range(2):
+        waveforms, rows = _stacked(evaluation_batches(reader, SAMPLES, batch_size=5))
+        assert rows.tolist() == [row for row in range(len(table)) if row not in bad]
+        assert all(np.abs(waveform).max() > 0 for waveform in waveforms)
+        assert set(reader.failures) == {paths[row] for row in bad}
+        assert all(reason.startswith(path) for path, reason in reader.failures.items())
+    waveforms, labels, _ = _stacked(training_batches(reader, CONFIG, 0))
+    assert len(waveforms) == len(table) - len(bad)
+    assert labels.sum() == table["label"].drop(list(bad)).sum()
+    with pytest.raises(AudioError, match="silent"):
+        reader.read(6)
+
+
+def test_a_failure_does_not_move_the_others(table: pd.DataFrame) -> None:
+    """The other clips keep their place and their crop when one goes missing."""
+    before = _stacked(_training(table))[0]
+    lost = list(epoch_rows(table["label"].to_numpy(), "none", CONFIG.training.seed, 0)).index(8)
+    Path(table.path[8]).unlink()
+    assert np.array_equal(_stacked(_training(table))[0], np.delete(before, lost, axis=0))
+
+
+def test_nothing_but_damaged_files_gives_no_batch(table: pd.DataFrame, tmp_path: Path) -> None:
+    for path in table["path"]:
+        Path(path).write_text("no sound", encoding="utf-8")
+    for cache in ("none", "disk"):
+        reader = ClipReader(table, cache, tmp_path / "cache")
+        assert _arrays(training_batches(reader, CONFIG, 0)) == []
+        assert len(reader.failures) == len(table)
+
+
+# ---------------------------------------------------------------- balance, weights, subsets
+
+
+@settings(max_examples=200)
+@given(
+    minority=st.integers(1, 40),
+    majority=st.integers(1, 400),
+    swapped=st.booleans(),
+    seed=st.integers(0, 1000),
+    epoch=st.integers(0, 50),
+)
+def test_sampling_gives_both_classes_half(minority: int, majority: int, swapped: bool, seed: int, epoch: int) -> None:
+    labels = np.array([SPOOF] * majority + [BONAFIDE] * minority)
+    labels = SPOOF - labels if swapped else labels
+    rows = epoch_rows(labels, "sampling", seed, epoch)
+    assert len(rows) == len(labels)
+    assert (labels[rows] == BONAFIDE).sum() == len(labels) // 2
+    for label in (BONAFIDE, SPOOF):
+        times = np.bincount(rows, minlength=len(labels))[labels == label]
+        assert times.max() - times.min() <= 1  # a class with too few is used evenly, so every clip is seen
+        if len(times) <= len(labels) // 2:
+            assert times.min() >= 1
+
+
+def test_sampling_draws_another_part_of_the_majority_each_epoch() -> None:
+    labels = np.array([BONAFIDE] * 10 + [SPOOF] * 90)
+    seen = [set(epoch_rows(labels, "sampling", 1, epoch)[:]) for epoch in range(8)]
+    assert seen[0] != seen[1]
+    assert len(set.union(*seen)) > 95
+
+
+@given(labels=st.lists(st.integers(0, 1), min_size=1, max_size=60), seed=st.integers(0, 99), epoch=st.integers(0, 99))
+def test_without_sampling_every_row_comes_once(labels: list[int], seed: int, epoch: int) -> None:
+    for balance in ("none", "weights"):
+        assert sorted(epoch_rows(np.array(labels), balance, seed, epoch)) == list(range(len(labels)))
+
+
+def test_weights() -> None:
+    labels = np.array([BONAFIDE] * 10 + [SPOOF] * 90)
+    assert class_weights(labels, TrainingConfig(balance="none")) == (1, 1)
+    assert class_weights(labels, TrainingConfig(balance="sampling", bonafide_weight=9.0)) == (1, 1)
+    assert class_weights(labels, TrainingConfig(balance="weights", bonafide_weight=5.0)) == (5, 1)
+    weights = class_weights(labels, TrainingConfig(balance="weights"))
+    assert weights == pytest.approx((5, 100 / 180))
+    assert np.mean(np.array(weights)[labels]) == pytest.approx(1)  # the mean loss keeps its scale
+
+
+def test_weights_reach_the_clips_of_their_class(table: pd.DataFrame) -> None:
+    _, labels, weights = _stacked(_training(table, _config(balance="weights", bonafide_weight=5.0)))
+    assert np.array_equal(weights, np.where(labels[:, 0] == BONAFIDE, 5, 1))
+    _, labels, weights = _stacked(_training(table, _config(balance="weights")))
+    # three of twelve are bona fide
+    assert np.allclose(weights, np.where(labels[:, 0] == BONAFIDE, 2, 2 / 3))
+
+
+def test_a_stratified_subset(table: pd.DataFrame) -> None:
+    subset = stratified_sample(table, 0.5, seed=1).index.to_numpy()
+    waveforms, labels, weights = _stacked(_training(table, _config(balance="weights"), subset=subset))
+    assert len(waveforms) == len(subset) < len(table)
+    assert sorted(labels[:, 0]) == sorted(table.label[subset])
+    counts = np.bincount(table.label[subset])
+    assert np.allclose(weights, (len(subset) / (2 * counts))[labels[:, 0].astype(int)])
+    # a clip's first sample tells which clip it is, wherever the crop began
+    allowed = {float(value) for row in subset for value in load_audio(table.path[row])}
+    assert all(float(waveform[0]) in allowed for waveform in waveforms)
+    _, labels, _ = _stacked(_training(table, _config(balance="sampling"), subset=subset))
+    assert len(labels) == len(subset)
+    assert (labels == BONAFIDE).sum() == len(subset) // 2
+
+
+# ---------------------------------------------------------------- augmentation
+
+
+@pytest.mark.parametrize("length", [100, SAMPLES, 9_000])
+def test_augment_sees_crop_and_label_and_is_fitted_again(length: int, table: pd.DataFrame) -> None:
+    seen = []
+
+    def mark(waveform: np.ndarray, label: int, rng: np.random.Generator) -> np.ndarray:
+        seen.append((waveform.shape, waveform.dtype, label))
+        return np.full(length, 10.0 + label)  # float64, of any length
+
+    waveforms, labels, _ = _stacked(_training(table, augment=mark))
+    assert waveforms.dtype == np.float32
+    assert waveforms.shape == (len(table), SAMPLES)
+    assert np.array_equal(waveforms, np.broadcast_to(10 + labels, waveforms.shape))
+    assert len(seen) == len(table)
+    assert {entry[:2] for entry in seen} == {((SAMPLES,), np.dtype(np.float32))}
+    assert sorted(entry[2] for entry in seen) == sorted(table["label"])
+
+
+def test_keras_trains_on_the_batches(table: pd.DataFrame) -> None:
+    from backend import keras
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((SAMPLES,)), keras.layers.Dense(1)])
+    model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    before = model.get_weights()[0].copy()
+    model.fit(_training(table, _config(balance="weights")), verbose=0, shuffle=False)
+    assert np.isfinite(model.get_weights()[0]).all()
+    assert not np.array_equal(model.get_weights()[0], before)
