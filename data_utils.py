@@ -9,7 +9,6 @@ are found by their content, wherever the tree sits. `protocols.py` says what the
 divides the table, `dataset_report.py` counts and prints.
 """
 
-import argparse
 import json
 import os
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ import pandas as pd
 
 from config import BONAFIDE, TABLE_COLUMNS
 from dataset_report import check, count_split, format_report, format_split
-from errors import UserError, run_command
+from errors import CommandParser, UserError, run_command
 from file_index import Folders, stem_and_suffix, walk
 from protocols import (
     ROW_COLUMNS,
@@ -267,7 +266,7 @@ def read_dataset(directory: str | Path) -> Dataset:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Check a dataset.", epilog=EXIT_RULE)
+    parser = CommandParser(description="Check a dataset.", epilog=EXIT_RULE)
     parser.add_argument("directory", metavar="DIR", help="folder of a dataset, or a CSV / TSV with path,label")
     parser.add_argument("--json", action="store_true", help="print the report as JSON and nothing else")
     parser.add_argument("--allow-missing", action="store_true", help="leave missing files out of --split's counts")
@@ -275,17 +274,19 @@ def main() -> None:
         "--split", metavar="SCHEME", choices=SPLITS, help="; ".join(f"{k}: {v}" for k, v in SPLITS.items())
     )
     parser.add_argument("--seed", type=int, default=1, help="of --split (default 1)")
-    parser.add_argument("--list-missing", type=int, default=3, metavar="N", help="missing files to name a split")
+    parser.add_argument("--list-missing", type=int, default=3, metavar="N", help="missing files named for each split")
     parser.add_argument(
         "--headers",
         type=int,
         default=100_000,
         metavar="N",
-        help="audio headers read a split for the hours, a sample if there are more (default 100000, 0: none)",
+        help="audio headers read for each split's hours, a sample of more (default 100000, 0: none)",
     )
     args = parser.parse_args()
+    if args.headers < 0 or args.list_missing < 0:
+        raise UserError("--headers and --list-missing must be 0 or more")
     dataset = read_dataset(args.directory)
-    report = check(dataset, headers=args.headers, list_missing=max(0, args.list_missing))
+    report = check(dataset, headers=args.headers, list_missing=args.list_missing)
     if args.split and report["usable"]:
         rows = dataset.usable(allow_missing=True) if args.allow_missing else dataset.table
         report["split"] = count_split(split_table(rows, args.split, args.seed))

@@ -54,7 +54,7 @@ def measure_seconds(paths: list[str]) -> np.ndarray:
 
 
 def _hours(paths: list[str], headers: int) -> dict[str, Any]:
-    if not paths or headers <= 0:
+    if not paths or headers == 0:
         return {"hours": 0.0 if not paths else None, "hours_estimated": False, "headers_unreadable": 0}
     sampled = len(paths) > headers
     if sampled:
@@ -126,7 +126,7 @@ def _verdict(splits: dict[str, Any]) -> tuple[bool, str]:
 def check(dataset: Dataset, headers: int = 100_000, list_missing: int = 3) -> dict[str, Any]:
     """Count what a dataset holds, a split at a time; the hours come from the headers of the files found.
 
-    `headers`: most headers read a split, of more files a seeded sample is measured and scaled; 0 reads none.
+    `headers`: most headers read for a split; of more files a seeded sample is measured and scaled. 0 reads none.
     """
     splits: dict[str, Any] = {}
     notes = list(dataset.notes)

@@ -4,8 +4,10 @@ Raise `UserError` with one line that names the file or value, what is wrong and 
 A script ends with `raise SystemExit(run_command(main))`.
 """
 
+import argparse
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -14,6 +16,13 @@ class UserError(Exception):
 
 class AudioError(UserError):
     """An audio file that cannot be used, named together with the reason."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
 
 
 def run_command(main: Callable[[], int | None]) -> int:

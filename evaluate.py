@@ -20,7 +20,7 @@ import pandas as pd
 import calibration
 import metrics
 from config import BONAFIDE, SCORE_CONVENTION, SPOOF
-from errors import UserError, run_command
+from errors import CommandParser, UserError, run_command
 from protocols import UNKNOWN_ATTACK, split_of
 from score_files import read_asv_scores, read_scores, write_scores
 
@@ -54,7 +54,7 @@ def _decision_threshold(rule: str, eer_threshold: float, point: dict[str, Any] |
 
 
 def _split_of(text: str) -> str | None:
-    """train, dev or eval, where a file name or utterance id (LA_E_2834763) tells; else None."""
+    """train, dev or eval, where an utterance id or a file name (asv.dev.scores.txt) tells; else None."""
     if (split := split_of(text)) != "-":
         return split
     found = set(re.findall(r"(?<![a-z])(train|dev|eval)(?![a-z])", text.lower()))
@@ -122,7 +122,7 @@ def evaluate(
     auc = metrics.auc(scores, labels)
     count = {"bonafide": int((labels == BONAFIDE).sum()), "spoof": int((labels == SPOOF).sum())}
     speakers = table["speaker"].astype(str).to_numpy() if "speaker" in table else np.array([""])
-    known_speakers = bool(np.isin(speakers, ["", "-", "nan", "None"]).sum() == 0) and len(set(speakers)) > 1
+    known_speakers = not np.isin(speakers, ["", "-", "nan", "None"]).any() and len(set(speakers)) > 1
     attacks = table["attack"].astype(str).to_numpy() if "attack" in table else np.full(len(table), "-")
 
     warnings = []
@@ -259,15 +259,10 @@ def format_report(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise UserError(f"{message} (see --help)")
-
-
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scores", type=Path, help="score file; " + SCORE_CONVENTION.split("; ")[1])
-    parser.add_argument("--protocol", type=Path, help="labels, attacks and speakers: 2019, 2021, ASVspoof 5, CSV")
+    parser.add_argument("--protocol", type=Path, help="labels, attacks, speakers: ASVspoof 2019, 2021, 5, or CSV")
     parser.add_argument("--subset", help="part of an ASVspoof 2021 protocol: progress, eval or hidden")
     parser.add_argument("--higher-is", choices=("bonafide", "spoof"), default="bonafide", help="score direction")
     parser.add_argument("--asv-scores", type=Path, help="ASV scores of the same split; without them no t-DCF")

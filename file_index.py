@@ -56,7 +56,7 @@ class Folders:
     def _list(self, folder: str) -> dict[str, str]:
         try:
             with os.scandir(folder) as entries:
-                names = sorted(entry.name for entry in entries)
+                names = sorted(entry.name for entry in entries if not entry.is_dir())
         except OSError:  # no such folder: its files are missing, which is reported
             return {}
         split = [(*stem_and_suffix(name), name) for name in names]

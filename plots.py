@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from config import BONAFIDE, LABELS, SPOOF
+from errors import UserError
 from metrics import auc, compute_eer, error_curves
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, BLACK = (
@@ -50,8 +52,11 @@ def _tidy(axes: Axes) -> None:
 
 def _save(figure: Figure, path: Path) -> Path:
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, bbox_inches="tight", pad_inches=0.12)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, bbox_inches="tight", pad_inches=0.12)
+    except OSError as error:
+        raise UserError(f"{path}: the plot cannot be written ({error.strerror})") from error
     return path
 
 
@@ -124,7 +129,7 @@ def score_histogram(
             bins=edges,
             weights=np.full(len(part), 100 / len(part)),
             histtype="stepfilled",
-            facecolor=(*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)), 0.35),
+            facecolor=to_rgba(colour, 0.35),
             edgecolor=colour,
             hatch=hatch,
             linewidth=1.2,
@@ -234,11 +239,11 @@ def draw_evaluation(table: pd.DataFrame, report: Mapping[str, Any], folder: Path
 
 
 def clip_figure(waveform: np.ndarray, spectrogram: np.ndarray, rate: int) -> Figure:
-    """One clip: waveform (samples,) above its log power spectrogram (frames, bins); seconds, kHz and dB."""
+    """One clip: waveform (samples,) above its natural-log power spectrogram (frames, bins); seconds, kHz and dB."""
     seconds = len(waveform) / rate
     figure = Figure(figsize=(7.0, 4.0), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
-    upper.plot(np.arange(len(waveform)) / rate, waveform, linewidth=0.5, color="#0072B2")
+    upper.plot(np.arange(len(waveform)) / rate, waveform, linewidth=0.5, color=BLUE)
     upper.set(ylabel="amplitude", xlim=(0, seconds))
     decibels = 10 / np.log(10) * spectrogram.T
     picture = lower.imshow(

@@ -152,13 +152,14 @@ def refuse_repeats(path: Path, numbers: Sequence[int], utterances: Sequence[str]
         seen[utterance] = number
 
 
-def _label(path: Path, number: int, word: str) -> int:
-    label = label_of(word)
-    if label is None:
-        numeric = " (0 and 1 mean opposite things in different sets)" if word.isdigit() else ""
+def _labels(path: Path, numbers: Sequence[int], words: Sequence[str]) -> list[int]:
+    labels = [label_of(word) for word in words]
+    if None in labels:
+        at = labels.index(None)
+        numeric = " (0 and 1 mean opposite things in different sets)" if words[at].isdigit() else ""
         valid = " / ".join(", ".join(w for w, v in SPELLINGS.items() if v == k) for k in (BONAFIDE, SPOOF))
-        refuse(path, number, f"label '{word}' is not known{numeric}; valid: {valid}")
-    return label
+        refuse(path, numbers[at], f"label '{words[at]}' is not known{numeric}; valid: {valid}")
+    return labels
 
 
 def to_rows(path: Path, numbers: Sequence[int], columns: dict[str, Sequence[str]]) -> pd.DataFrame:
@@ -169,9 +170,7 @@ def to_rows(path: Path, numbers: Sequence[int], columns: dict[str, Sequence[str]
     utterances = columns.get("utterance_id", columns.get("file"))
     refuse_repeats(path, numbers, utterances)
     unknown = ["-"] * len(numbers)
-    labels = [UNLABELLED] * len(numbers)
-    if "key" in columns:
-        labels = [_label(path, n, word) for n, word in zip(numbers, columns["key"], strict=True)]
+    labels = _labels(path, numbers, columns["key"]) if "key" in columns else [UNLABELLED] * len(numbers)
     named = zip(labels, columns.get("attack", unknown), strict=True)
     return pd.DataFrame(
         {
@@ -202,9 +201,10 @@ def read_protocol(path: Path, protocol: Protocol) -> pd.DataFrame:
         rows.append(words)
     columns = dict(zip(names, zip(*rows, strict=True), strict=True))
     table = to_rows(path, numbers, columns)
-    for number, label, attack in zip(numbers, table["label"], columns.get("attack", ()), strict=False):
-        if label == BONAFIDE and attack != "-" and label_of(attack) is None:
-            refuse(path, number, f"the key is {LABELS[BONAFIDE]} and yet the line names the attack '{attack}'")
+    for row in table.index[table["label"] == BONAFIDE] if "attack" in columns else []:
+        attack = columns["attack"][row]
+        if attack != "-" and label_of(attack) is None:
+            refuse(path, numbers[row], f"the key is {LABELS[BONAFIDE]} and yet the line names the attack '{attack}'")
     table["split"] = [split_of(utterance) for utterance in columns["file"]]
     if "subset" in columns:
         table["subset"] = columns["subset"]

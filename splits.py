@@ -189,10 +189,7 @@ def split_table(table: pd.DataFrame, scheme: str, seed: int = 1) -> pd.DataFrame
         else:
             numbers = [int(n) / 100 for n in scheme.split("-")[1:]]
             shares = dict(zip(SPLIT_ORDER, numbers, strict=True))
-            out, what = (
-                table.assign(split=_by_clip(table, shares, rng)),
-                "By clip, stratified by class and attack.",
-            )
+            out, what = table.assign(split=_by_clip(table, shares, rng)), "By clip, stratified by class and attack."
     out.attrs = {**table.attrs, "split_note": f"{scheme}: {what} {_overlap(out)}"}
     return out
 

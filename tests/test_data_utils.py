@@ -334,6 +334,13 @@ def test_csv_with_every_column_and_an_absolute_path(tmp_path):
         assert table["attack"].tolist() == ["XTTS", "-"]
 
 
+def test_a_folder_is_no_clip(tmp_path):
+    (tmp_path / "a").mkdir()
+    audio(tmp_path / "b.wav")
+    sheet = write(tmp_path / "list.csv", ["path,label", "a,spoof", "b,bonafide"])
+    assert read_dataset(sheet).table["path"].tolist() == [None, str(tmp_path / "b.wav")]
+
+
 def test_tsv_semicolons_bom_quotes_windows_paths_and_another_suffix(tmp_path):
     audio(tmp_path / "a b" / "x, y.wav")
     (tmp_path / "l.tsv").write_text("\ufeffpath\tlabel\na b\\x, y.flac\tbonafide\n", encoding="utf-8")
@@ -497,6 +504,8 @@ def test_command_ends_two_with_one_line(tmp_path):
     for words, message in (
         ((tmp_path / "one_class",), "cannot be used: neither train nor eval has files of both classes"),
         ((tmp_path / "nowhere",), "no such folder"),
+        ((tmp_path, "--split", "half"), "invalid choice: 'half'"),
+        ((tmp_path, "--headers", "-1"), "must be 0 or more"),
     ):
         done = run(*words)
         assert done.returncode == 2 and done.stderr.count("\n") == 1

@@ -395,6 +395,7 @@ def test_command_line(tmp_path: Path) -> None:
         ["SCORES", "--threshold", "dev-eer"],
         ["SCORES", "--bootstrap", "-1"],
         ["SCORES", "--subset", "eval"],
+        ["SCORES", "--bootstrap", "0", "--plots", "SCORES"],
     ],
 )
 def test_user_errors_are_one_line_and_exit_code_2(arguments: list[str], tmp_path: Path) -> None:
