@@ -275,6 +275,8 @@ def read_sheet(path: Path) -> pd.DataFrame:
         refuse(path, numbers[columns["file"].index("")], "the path is empty")
     if is_in_the_wild(path):
         columns["utterance_id"] = [Path(name).stem for name in columns["file"]]
+    elif "file" in columns and len(set(columns.get("utterance_id", ()))) < len(numbers):
+        columns["utterance_id"] = columns["file"]  # an id that repeats names something else, a speaker perhaps
     table = to_rows(path, numbers, columns)
     splits = columns.get("split", ["-"] * len(numbers))
     for number, word in zip(numbers, splits, strict=True):

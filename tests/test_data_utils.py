@@ -334,6 +334,12 @@ def test_csv_with_every_column_and_an_absolute_path(tmp_path):
         assert table["attack"].tolist() == ["XTTS", "-"]
 
 
+@pytest.mark.parametrize(("ids", "expected"), [("12", ["1", "2"]), ("11", ["a.wav", "b.wav"])])
+def test_ids_of_a_sheet_are_used_where_each_is_of_one_clip(tmp_path, ids, expected):
+    lines = ["id,path,label", f"{ids[0]},a.wav,spoof", f"{ids[1]},b.wav,bonafide"]
+    assert read_dataset(write(tmp_path / "list.csv", lines)).table["utterance_id"].tolist() == expected
+
+
 def test_a_folder_is_no_clip(tmp_path):
     (tmp_path / "a").mkdir()
     audio(tmp_path / "b.wav")
