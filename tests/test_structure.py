@@ -17,9 +17,9 @@ from file_index import AUDIO_SUFFIXES
 REPO = Path(__file__).resolve().parents[1]
 # a file imports only what is named before it; a folder counts as one name
 LAYERS = (
-    "errors config frames audio protocols metrics plots file_index splits",
+    "errors config schedule frames audio protocols metrics plots file_index splits",
     "backend feature_extraction score_files calibration dataset_report demo_speech resynthesis",
-    "architectures data_utils demo_corpus evaluate model checkpoint",
+    "architectures data_utils demo_corpus evaluate model checkpoint schedule",
     "data_generator inference training recipes main",
 )
 ORDER = " ".join(LAYERS).split()
