@@ -35,6 +35,23 @@ class FeatureConfig:
     cqt_bins: int = 100  # 12 bins per octave from 1 Hz, hop 512 (the ResMax paper)
 
 
+# the settings each front end is usually fed with; a recipe or a flag may change them
+DEFAULT_FEATURES = {
+    "log_stft": FeatureConfig("log_stft"),
+    "mel": FeatureConfig("mel", power_floor=1e-6),  # a band averages, so its floor may lie lower
+    "lfcc": FeatureConfig("lfcc", power_floor=1e-6),
+    "cqt": FeatureConfig("cqt", samples=144_000),  # 9 s, as in the ResMax paper
+    "raw": FeatureConfig("raw", samples=64_600),
+}
+
+
+def feature_config(kind: str) -> FeatureConfig:
+    """The default configuration of a front end, by name."""
+    if kind not in DEFAULT_FEATURES:
+        raise UserError(f"unknown front end {kind!r}; valid: {', '.join(DEFAULT_FEATURES)}")
+    return DEFAULT_FEATURES[kind]
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """How a network is trained. Stages are parallel tuples: fraction of the data, epochs, learning rate."""
@@ -55,6 +72,26 @@ class TrainingConfig:
     deterministic: bool = False
     cache: str = "auto"  # auto | memory | disk | none
     seed: int = 1
+
+
+# settings of which there are only so many
+CHOICES = {
+    "schedule": ("sigmoid", "cosine", "constant"),
+    "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
+    "balance": ("none", "weights", "sampling"),
+    "cache": ("auto", "memory", "disk", "none"),
+}
+
+
+def check_training(training: TrainingConfig) -> None:
+    """Refuse values that no run can be made of; the split is checked where it is made."""
+    for name, valid in CHOICES.items():
+        if getattr(training, name) not in valid:
+            raise UserError(f"unknown {name} {getattr(training, name)!r}; valid: {', '.join(valid)}")
+    for name in ("batch_size", "patience", "sample", "final_learning_rate", "clip_norm", "bonafide_weight"):
+        value = getattr(training, name)
+        if value is not None and value <= 0:
+            raise UserError(f"{name} is {value}; it must be above 0")
 
 
 @dataclass(frozen=True)

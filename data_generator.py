@@ -22,10 +22,9 @@ import soundfile
 from tqdm import tqdm
 
 from audio import fit_length, load_audio
-from config import BONAFIDE, SAMPLE_RATE, SPOOF, Config, TrainingConfig
+from config import BONAFIDE, CHOICES, SAMPLE_RATE, SPOOF, Config, TrainingConfig
 from errors import AudioError, UserError
 
-CACHE_MODES = ("auto", "memory", "disk", "none")
 PCM_SCALE = 32_768  # int16 in the cache: exact for 16-bit files at 16 kHz
 
 # (waveform, label, rng) -> waveform of any length; see `training_batches`
@@ -104,8 +103,8 @@ def _memory_map(file: Path, dtype: type, count: int) -> np.memmap:
 
 
 def _open_cache(paths: list[str], mode: str, folder: Path) -> _MemoryCache | _DiskCache | None:
-    if mode not in CACHE_MODES:
-        raise UserError(f"unknown cache {mode!r}; valid: {', '.join(CACHE_MODES)}")
+    if mode not in CHOICES["cache"]:
+        raise UserError(f"unknown cache {mode!r}; valid: {', '.join(CHOICES['cache'])}")
     if mode == "none":
         return None
     room = _clip_lengths(paths)

@@ -9,7 +9,6 @@ distributions whatever its class, so a detector has to find the marks of re-synt
 whether the code works, not how well a detector does on people.
 """
 
-import argparse
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 from config import SAMPLE_RATE
 from demo_speech import Speaker, draw_speaker, record, speak
-from errors import UserError, run_command
+from errors import CommandParser, UserError, run_command
 from resynthesis import CHAINS, match_long_term_spectrum
 
 VERSION = 2  # raise it with every change that changes the audio: an older corpus is then written anew
@@ -253,7 +252,9 @@ def write_demo_corpus(directory: Path, seed: int = 1, scale: float = 1.0, progre
         pool = ThreadPoolExecutor()  # most of the time is spent in NumPy and SciPy, outside Python's lock
         try:
             done = pool.map(write, utterances)
-            for _ in tqdm(done, total=len(utterances), desc="demo corpus", unit="file", disable=not progress):
+            for _ in tqdm(
+                done, total=len(utterances), desc="demo corpus", unit="file", disable=None if progress else True
+            ):
                 pass
         finally:  # on Ctrl-C, do not go on with what waits
             pool.shutdown(cancel_futures=True)
@@ -267,7 +268,7 @@ def write_demo_corpus(directory: Path, seed: int = 1, scale: float = 1.0, progre
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Write a small synthetic corpus in the layout of ASVspoof 2019 LA.")
+    parser = CommandParser(description="Write a small synthetic corpus in the layout of ASVspoof 2019 LA.")
     parser.add_argument("directory", nargs="?", type=Path, default=Path("demo_corpus"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=1, help="same seed, same bytes (default 1)")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of utterances (default 1)")

@@ -28,29 +28,13 @@ import numpy as np
 import scipy.fft
 
 from backend import keras
-from config import SAMPLE_RATE, FeatureConfig
+from config import DEFAULT_FEATURES, SAMPLE_RATE, FeatureConfig
 from errors import UserError
 
 ops = keras.ops
 
 LFCC_WINDOW, LFCC_HOP, LFCC_FFT, PRE_EMPHASIS = 320, 160, 512, 0.97
 CQT_HOP, CQT_BINS_PER_OCTAVE, CQT_LOWEST_HZ = 512, 12, 1.0
-
-# the settings each front end is usually fed with; a recipe or a flag may change them
-DEFAULT_FEATURES = {
-    "log_stft": FeatureConfig("log_stft"),
-    "mel": FeatureConfig("mel", power_floor=1e-6),  # a band averages, so its floor may lie lower
-    "lfcc": FeatureConfig("lfcc", power_floor=1e-6),
-    "cqt": FeatureConfig("cqt", samples=144_000),  # 9 s, as in the ResMax paper
-    "raw": FeatureConfig("raw", samples=64_600),
-}
-
-
-def feature_config(kind: str) -> FeatureConfig:
-    """The default configuration of a front end, by name."""
-    if kind not in DEFAULT_FEATURES:
-        raise UserError(f"unknown front end {kind!r}; valid: {', '.join(DEFAULT_FEATURES)}")
-    return DEFAULT_FEATURES[kind]
 
 
 # ---------------------------------------------------------------- constants shared by both twins

@@ -13,7 +13,6 @@ calibration (also from dev) `spoof_probability` assumes that both classes are eq
 without one it is the plain sigmoid of the logit.
 """
 
-import argparse
 import base64
 import html
 import io
@@ -33,14 +32,11 @@ from backend import keras
 from calibration import log_likelihood_ratio
 from config import SAMPLE_RATE, FeatureConfig
 from data_generator import ClipReader, evaluation_batches
-from errors import AudioError, UserError, run_command
+from errors import AudioError, CommandParser, UserError, run_command
 from feature_extraction import feature_shape, log_stft
+from file_index import AUDIO_SUFFIXES
 from model import SpoofLogit, find_model, load_model, spoof_logits
 
-AUDIO_SUFFIXES = (
-    *(".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".au", ".wma"),
-    *(".webm", ".mp4"),
-)
 DEFAULT_MODEL = "resmax"
 POOLING = "mean logit of half-overlapping windows"
 WINDOWS_AT_ONCE = 32
@@ -233,7 +229,7 @@ def predict_folder(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="A verdict on audio files: recorded speech or synthetic?")
+    parser = CommandParser(description="A verdict on audio files: recorded speech or synthetic?")
     parser.add_argument("files", nargs="+", metavar="FILE_OR_DIR")
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help=".keras or .h5 file, run folder, or shipped name (%(default)s)"

@@ -24,15 +24,15 @@ from typing import Any
 import pandas as pd
 
 from checkpoint import read_progress
-from config import LABELS, Config, override, read_config
+from config import LABELS, Config, check_training, feature_config, override, read_config
 from data_utils import read_dataset
 from demo_corpus import write_demo_corpus
-from errors import UserError, run_command
+from errors import CommandParser, UserError, run_command
 from recipes import load_recipe, recipe_names, recipe_summary
-from splits import SPLITS, split_table, stratified_sample
+from schedule import plan_stages
+from splits import SPLIT_ORDER, SPLITS, split_table, stratified_sample
 
 DEMO_FOLDER = Path("demo_corpus")
-SPLIT_NAMES = ("train", "dev", "eval")
 
 
 def numbers(kind: type) -> Any:
@@ -53,7 +53,7 @@ def positive(text: str) -> int:
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         usage="python main.py [--data DIR] [--recipe NAME] [options]",
         description="Train and evaluate a detector. Options left out come from the recipe.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=110),
@@ -129,14 +129,15 @@ def configure(arguments: argparse.Namespace) -> Config:
     }
     config = replace(config, **given)
     if arguments.features is not None:
-        from feature_extraction import feature_config
-
         config = replace(config, features=feature_config(arguments.features))
     names = (
         "split sample stages epochs learning_rate final_learning_rate schedule batch_size balance "
         "bonafide_weight clip_norm precision patience deterministic cache seed"
     )
-    return override(config, **{name: getattr(arguments, name) for name in names.split()})
+    config = override(config, **{name: getattr(arguments, name) for name in names.split()})
+    check_training(config.training)
+    plan_stages(config.training)  # a mistake shows before anything is read or written
+    return config
 
 
 # ---------------------------------------------------------------- data
@@ -152,7 +153,7 @@ def prepare_tables(config: Config) -> dict[str, pd.DataFrame]:
     table = read_dataset(folder).usable(config.allow_missing)
     table = split_table(table, config.training.split, config.training.seed)
     print(table.attrs["split_note"])
-    tables = {name: table[table["split"] == name].reset_index(drop=True) for name in SPLIT_NAMES}
+    tables = {name: table[table["split"] == name].reset_index(drop=True) for name in SPLIT_ORDER}
     if config.limit is not None:
         for name, rows in tables.items():
             if len(rows) > config.limit:
@@ -264,6 +265,8 @@ def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path, asv_scor
         shown = "eval"
     else:
         print("no eval clips of both classes: the figures below are dev's, on which the model was chosen")
+        if asv_scores is not None:
+            print(f"{asv_scores} is not used: a t-DCF is computed on eval only")
         draw_evaluation(dev, reports["dev"], run)
     counts = {
         name: {label: int((rows["label"] == i).sum()) for i, label in enumerate(LABELS)}

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from backend import keras
-from config import Config
+from config import Config, feature_config
 from errors import UserError
-from feature_extraction import feature_config, feature_shape, front_end_layer
+from feature_extraction import feature_shape, front_end_layer
 
 layers, ops = keras.layers, keras.ops
 

@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,54 +21,15 @@ from tqdm import tqdm
 
 from backend import keras
 from checkpoint import Checkpoint, Progress, assign, read_progress
-from config import SPOOF, Config, TrainingConfig
+from config import SPOOF, Config, TrainingConfig, check_training
 from data_generator import Augment, ClipReader, training_batches
 from errors import UserError
 from inference import score_clips
 from metrics import compute_eer
 from model import build_model, save_model
 from plots import learning_curves
+from schedule import Stage, learning_rate, plan_stages
 from splits import stratified_sample
-
-SCHEDULES = ("sigmoid", "cosine", "constant")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-STAGE_RATE_DROP = 0.1  # a later stage without a rate of its own trains this much slower
-
-
-@dataclass(frozen=True)
-class Stage:
-    fraction: float  # share of the training rows, stratified by class and attack
-    epochs: int
-    learning_rate: float
-
-
-def plan_stages(training: TrainingConfig) -> list[Stage]:
-    """The stages of a run; one value of epochs or learning rate stands for all stages."""
-    count = len(training.stages)
-    epochs = training.epochs * count if len(training.epochs) == 1 else training.epochs
-    rates = training.learning_rate
-    if len(rates) == 1:
-        rates = tuple(rates[0] * STAGE_RATE_DROP**i for i in range(count))
-    if not len(epochs) == len(rates) == count:
-        raise UserError(
-            f"{count} stages, {len(epochs)} numbers of epochs and {len(rates)} learning rates: "
-            "give one value, or one for each stage"
-        )
-    if not all(0 < f <= 1 for f in training.stages) or min(epochs) < 1 or min(rates) <= 0:
-        raise UserError("stages are fractions in (0, 1], epochs at least 1, learning rates above 0")
-    return [Stage(*values) for values in zip(training.stages, epochs, rates, strict=True)]
-
-
-def learning_rate(training: TrainingConfig, stage: Stage, epoch: float) -> float:
-    """Rate at `epoch` (counted from the stage's start, a fraction inside an epoch) of a stage."""
-    first, last = stage.learning_rate, min(training.final_learning_rate, stage.learning_rate)
-    if training.schedule == "constant":
-        return first
-    if training.schedule == "cosine":
-        return last + (first - last) * 0.5 * (1 + math.cos(math.pi * epoch / stage.epochs))
-    # the ResMax authors' sigmoidal decay, centred in the stage
-    return last + (first - last) / (1 + math.exp(-13 * (stage.epochs / 2 - epoch) / stage.epochs))
-
 
 # ---------------------------------------------------------------- the run
 
@@ -135,13 +95,7 @@ def _rank(row: dict[str, Any]) -> tuple[float, float]:
 
 def set_up_keras(training: TrainingConfig) -> None:
     """Seeds, precision and determinism, which Keras keeps per process."""
-    for value, valid, flag in (
-        (training.precision, PRECISIONS, "precision"),
-        (training.schedule, SCHEDULES, "schedule"),
-        (training.balance, ("none", "weights", "sampling"), "balance"),
-    ):
-        if value not in valid:
-            raise UserError(f"unknown {flag} {value!r}; valid: {', '.join(valid)}")
+    check_training(training)
     keras.utils.set_random_seed(training.seed)
     keras.mixed_precision.set_global_policy(training.precision)
     if training.deterministic and keras.backend.backend() == "tensorflow":

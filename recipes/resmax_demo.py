@@ -6,8 +6,7 @@ the corpus is synthetic throughout.
     python main.py
 """
 
-from config import Config, TrainingConfig
-from feature_extraction import feature_config
+from config import Config, TrainingConfig, feature_config
 
 RECIPE = Config(
     recipe="resmax_demo",

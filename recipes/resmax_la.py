@@ -12,8 +12,7 @@ The paper trains on all six attacks and its dev repeats them. Without `--split o
 out for choosing the model: dev EER then says something about new attacks, with a third of the fakes unseen.
 """
 
-from config import Config, TrainingConfig
-from feature_extraction import feature_config
+from config import Config, TrainingConfig, feature_config
 
 RECIPE = Config(
     recipe="resmax_la",

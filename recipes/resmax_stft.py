@@ -8,8 +8,7 @@ That system's network was 22 times larger than the published ResMax; this is the
     python main.py --recipe resmax_stft --data LA
 """
 
-from config import Config, TrainingConfig
-from feature_extraction import feature_config
+from config import Config, TrainingConfig, feature_config
 
 RECIPE = Config(
     recipe="resmax_stft",

@@ -1,5 +1,6 @@
 """Batches: repeatable, the same from every cache, balanced as asked, and never a made-up clip."""
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -125,7 +126,13 @@ def test_noise_of_an_augmentation_is_repeatable_too(table: pd.DataFrame) -> None
         return waveform + rng.normal(size=len(waveform)).astype(np.float32)
 
     assert _equal(_training(table, augment=noise), _training(table, augment=noise, cache="memory"))
-    assert not _equal(_training(table, augment=noise), _training(table, augment=noise, epoch=1))
+
+    def draw(waveform: np.ndarray, label: int, rng: np.random.Generator) -> np.ndarray:
+        return np.full(len(waveform), rng.uniform())
+
+    drawn = [_stacked(_training(table, augment=draw, epoch=epoch))[0][:, 0] for epoch in range(4)]
+    drawn.append(_stacked(_training(table, _config(seed=4), augment=draw))[0][:, 0])
+    assert len(set(np.concatenate(drawn))) == 5 * len(table)  # no clip, epoch or seed repeats another's luck
 
 
 @pytest.mark.parametrize("cache", ["memory", "disk", "auto"])
@@ -193,6 +200,11 @@ def test_a_disk_cache_is_reused_and_given_up_when_a_file_changes(
     changed = ClipReader(table, "disk", folder)
     assert np.array_equal(changed.read(7), louder.astype(np.float32) / 32_768)
     assert decoded == [table.path[7]]
+    size = Path(table.path[7]).stat().st_size
+    soundfile.write(table.path[7], -louder, 16_000)
+    assert Path(table.path[7]).stat().st_size == size  # only the time tells
+    os.utime(table.path[7], (10**9, 10**9))
+    assert np.array_equal(ClipReader(table, "disk", folder).read(7), -louder.astype(np.float32) / 32_768)
     other_order = ClipReader(table[::-1], "disk", folder)
     assert np.array_equal(other_order.read(0), load_audio(table.path[11]))
 
@@ -319,6 +331,8 @@ def test_a_stratified_subset(table: pd.DataFrame) -> None:
     assert sorted(labels[:, 0]) == sorted(table.label[subset])
     counts = np.bincount(table.label[subset])
     assert np.allclose(weights, (len(subset) / (2 * counts))[labels[:, 0].astype(int)])
+    _, labels, weights = _stacked(_training(table, _config(balance="weights"), subset=np.array([0, 1, 2, 3, 5])))
+    assert np.allclose(weights, np.where(labels[:, 0] == BONAFIDE, 5 / 2, 5 / 8))
     # a clip's first sample tells which clip it is, wherever the crop began
     allowed = {float(value) for row in subset for value in load_audio(table.path[row])}
     assert all(float(waveform[0]) in allowed for waveform in waveforms)

@@ -16,13 +16,11 @@ from hypothesis import strategies as st
 
 from audio import fit_length, load_audio
 from backend import keras
-from config import SAMPLE_RATE, FeatureConfig
+from config import DEFAULT_FEATURES, SAMPLE_RATE, FeatureConfig, feature_config
 from errors import UserError
 from feature_extraction import (
-    DEFAULT_FEATURES,
     FRONT_ENDS,
     extract_features,
-    feature_config,
     feature_shape,
     front_end_layer,
 )
@@ -307,7 +305,7 @@ import numpy as np
 import inference
 for name in sys.argv[2:]:
     model = inference.keras.models.load_model(name)
-    np.save(name + ".npy", model.predict_on_batch(np.load(sys.argv[1])))
+    np.save(name + ".npy", model(np.load(sys.argv[1])))
 """
 
 
@@ -315,7 +313,7 @@ def test_front_ends_survive_saving(tmp_path: Path, speech_like: Callable) -> Non
     keras.utils.set_random_seed(1)
     model = _small_model()
     waveforms = np.stack([speech_like(0.5, seed=k) for k in range(3)]).astype(np.float32)
-    wanted = model.predict_on_batch(waveforms)
+    wanted = keras.ops.convert_to_numpy(model(waveforms))
     np.save(tmp_path / "waveforms.npy", waveforms)
     files = [str(tmp_path / "model.keras"), str(tmp_path / "model.h5")]
     for file in files:

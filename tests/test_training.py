@@ -14,7 +14,8 @@ from config import BONAFIDE, SAMPLE_RATE, SPOOF, Config, FeatureConfig, Training
 from data_generator import ClipReader, training_batches
 from errors import UserError
 from model import MODELS, MaxFeatureMap, ModelSpec, load_model
-from training import Stage, compile_model, dev_figures, learning_rate, plan_stages, throughput, train
+from schedule import Stage, learning_rate, plan_stages
+from training import compile_model, dev_figures, throughput, train
 
 TINY = FeatureConfig(samples=8_000, window=128, hop=128)  # (63, 65, 1)
 

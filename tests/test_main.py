@@ -1,0 +1,260 @@
+"""The main command: from a dataset's folder to a run folder one can believe, resume, repeat and use."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from checkpoint import read_progress
+from config import override, read_config
+from demo_corpus import write_demo_corpus
+from evaluate import evaluate, read_scores
+from main import configure, git_commit, open_run, parse_arguments
+from model import read_card, sha256
+from recipes import load_recipe, recipe_names, recipe_summary
+from splits import SPLITS
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+QUICK = ["--recipe", "resmax_demo", "--features", "mel", "--limit", "24", "--epochs", "2"]
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, str(REPOSITORY / "main.py"), *map(str, arguments)]
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    return write_demo_corpus(tmp_path_factory.mktemp("main") / "corpus", seed=5, scale=0.12, progress=False)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory, corpus) -> Path:
+    """A folder in which one run has been trained by the command."""
+    folder = tmp_path_factory.mktemp("workplace")
+    done = run("--data", corpus, *QUICK, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "output.txt").write_text(done.stdout, encoding="utf-8")
+    (folder / "stderr.txt").write_text(done.stderr, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_folder(workplace) -> Path:
+    (folder,) = (workplace / "runs").iterdir()
+    return folder
+
+
+def test_a_run_folder_is_complete(run_folder):
+    files = {p.name for p in run_folder.iterdir()}
+    expected = "config.json log.txt history.csv learning_curves.png tensorboard last.npz best.keras best.json"
+    expected += " scores_dev.txt scores_eval.txt metrics.json det.png roc.png scores.png confusion.png"
+    assert files == set(expected.split())
+
+
+def test_nothing_but_our_own_lines_reaches_the_terminal(workplace):
+    assert (workplace / "stderr.txt").read_text(encoding="utf-8") == ""
+    output = (workplace / "output.txt").read_text(encoding="utf-8")
+    for noise in ("oneDNN", "cuda", "absl", "Warning", "Keras", "I0000"):
+        assert noise not in output
+
+
+def test_the_log_holds_what_was_printed(workplace, run_folder):
+    log = (run_folder / "log.txt").read_text(encoding="utf-8")
+    output = (workplace / "output.txt").read_text(encoding="utf-8")
+    assert output.endswith(log) and "epoch 2" in log
+
+
+def test_the_stored_scores_give_the_stored_figures(run_folder):
+    metrics = json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
+    scores = {name: read_scores(run_folder / f"scores_{name}.txt") for name in ("dev", "eval")}
+    again = evaluate(scores["eval"], dev=scores["dev"], threshold="dev-eer", bootstrap=0)
+    assert again["eer"] == pytest.approx(metrics["eval"]["eer"], abs=1e-9)
+    assert again["decision"]["threshold"] == pytest.approx(metrics["eval"]["decision"]["threshold"], abs=1e-5)
+    assert set(metrics["eval"]["per_attack"]) == {"D05", "D06", "D07", "D08"}
+    assert set(metrics["dev"]["per_attack"]) == {"D01", "D02", "D03", "D04"}
+
+
+def test_the_card_describes_the_model(run_folder):
+    card = read_card(run_folder / "best.keras")
+    assert card["sha256"] == sha256(run_folder / "best.keras")
+    assert card["labels"] == ["bonafide", "spoof"] and card["config"]["features"]["kind"] == "mel"
+    low, high = card["operating_point"]["uncertain"]
+    assert low <= card["operating_point"]["threshold"] <= high
+    assert card["data"]["dataset"] == "demo_corpus"
+    assert card["environment"]["commit"] == git_commit(REPOSITORY / ".git")
+
+
+def test_the_next_command_it_prints_works_and_agrees_with_the_score_file(workplace, run_folder):
+    output = (workplace / "output.txt").read_text(encoding="utf-8")
+    (line,) = (line for line in output.splitlines() if line.startswith("next "))
+    words = line.split()[2:]
+    assert words[0] == "inference.py"
+    words[0] = str(REPOSITORY / "inference.py")
+    done = subprocess.run(
+        [sys.executable, *words, "--json"], capture_output=True, text=True, cwd=workplace, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    scores = read_scores(run_folder / "scores_eval.txt").set_index("utterance_id")["score"]
+    if result["windows"] == 1:  # eval scores the first window, prediction all of them
+        assert result["logit"] == pytest.approx(-scores[Path(result["path"]).stem], abs=1e-4)
+    assert not any("no threshold" in warning for warning in result["warnings"])
+
+
+def test_a_killed_run_goes_on_with_the_same_command(corpus, tmp_path):
+    arguments = ["--data", corpus, *QUICK[:-2], "--epochs", "3"]
+    with subprocess.Popen(command(*arguments), cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 1 "):
+                process.send_signal(signal.SIGKILL)
+                break
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert read_progress(folder).epoch >= 1 and not (folder / "metrics.json").exists()
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"run {Path('runs') / folder.name}, going on after epoch" in done.stdout
+    assert [folder] == list((tmp_path / "runs").iterdir())
+    assert pd.read_csv(folder / "history.csv")["epoch"].tolist() == [1, 2, 3]
+
+
+def test_only_an_unfinished_run_of_the_same_config_is_gone_on_with(tmp_path):
+    config = load_recipe("resmax_demo")
+    first = open_run(config, tmp_path, fresh=False)
+    assert open_run(config, tmp_path, fresh=False) == first
+    assert read_config(first / "config.json") == config
+    other = open_run(override(config, seed=2), tmp_path, fresh=False)
+    fresh = open_run(config, tmp_path, fresh=True)
+    assert len({first, other, fresh}) == 3
+    for folder in (first, fresh):
+        (folder / "metrics.json").write_text("{}", encoding="utf-8")  # finished
+    assert open_run(config, tmp_path, fresh=False) not in (first, other, fresh)
+
+
+def test_config_repeats_a_finished_run(run_folder):
+    arguments = parse_arguments(["--config", str(run_folder / "config.json")])
+    assert configure(arguments) == read_config(run_folder / "config.json")
+
+
+def test_ctrl_c_says_how_to_go_on(corpus, tmp_path):
+    arguments = ["--data", corpus, *QUICK[:-2], "--epochs", "50"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command(*arguments), cwd=tmp_path, text=True, **pipes) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 1 "):
+                process.send_signal(signal.SIGINT)
+                break
+        output, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in output and "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--data", "nowhere"], "nowhere: no such folder"),
+        (["--data", "empty"], "no dataset found"),
+        (["--recipe", "resnext"], "valid: resmax_demo, resmax_la, resmax_stft"),
+        (["--data", "CORPUS", "--split", "random"], "attack-held-out"),
+        (["--data", "CORPUS", "--features", "wavelets"], "valid: log_stft, mel, lfcc, cqt, raw"),
+        (["--data", "CORPUS", "--stages", "0.4,1.0", "--epochs", "1,2,3"], "2 stages, 3 numbers of epochs"),
+        (["--data", "CORPUS", "--asv-scores", "none.txt"], "none.txt: no such file"),
+        (["--data", "CORPUS", "--sample", "1.5"], "at most 1"),
+        (["--config", "none.json"], "none.json"),
+        (["--data", "CORPUS", "--schedule", "linear"], "valid: sigmoid, cosine, constant"),
+        (["--data", "CORPUS", "--clip-norm", "0"], "clip_norm is 0.0; it must be above 0"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_no_run(corpus, tmp_path, arguments, message):
+    (tmp_path / "empty").mkdir()
+    done = run(*[corpus if a == "CORPUS" else a for a in arguments], cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and message in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_fits_a_screen(tmp_path):
+    text = run("--help", cwd=tmp_path).stdout
+    assert len(text.splitlines()) <= 40 and max(map(len, text.splitlines())) <= 110
+
+
+def test_the_list_names_every_recipe_with_its_summary(tmp_path):
+    text = run("--list", cwd=tmp_path).stdout
+    for name in recipe_names():
+        assert f"{name} " in text and recipe_summary(name) in text
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_carry_their_own_name_and_survive_json(name, tmp_path):
+    recipe = load_recipe(name)
+    assert recipe.recipe == name
+    recipe.write(tmp_path / "config.json")
+    assert read_config(tmp_path / "config.json") == recipe
+
+
+@pytest.mark.parametrize(
+    "flag, setting, value",
+    [
+        (["--split", "official"], "split", "official"),
+        (["--sample", "0.4"], "sample", 0.4),
+        (["--stages", "0.4,1.0"], "stages", (0.4, 1.0)),
+        (["--epochs", "3"], "epochs", (3,)),
+        (["--learning-rate", "1e-4"], "learning_rate", (1e-4,)),
+        (["--final-learning-rate", "1e-7"], "final_learning_rate", 1e-7),
+        (["--schedule", "cosine"], "schedule", "cosine"),
+        (["--batch-size", "8"], "batch_size", 8),
+        (["--balance", "sampling"], "balance", "sampling"),
+        (["--bonafide-weight", "5"], "bonafide_weight", 5.0),
+        (["--clip-norm", "1"], "clip_norm", 1.0),
+        (["--precision", "mixed_bfloat16"], "precision", "mixed_bfloat16"),
+        (["--patience", "3"], "patience", 3),
+        (["--deterministic"], "deterministic", True),
+        (["--cache", "disk"], "cache", "disk"),
+        (["--seed", "9"], "seed", 9),
+    ],
+)
+def test_flags_change_their_setting_and_no_other(flag, setting, value):
+    plain = configure(parse_arguments(["--data", "X"])).to_dict()
+    changed = configure(parse_arguments(["--data", "X", *flag])).to_dict()
+    assert changed["training"].pop(setting) == value != plain["training"].pop(setting)
+    assert changed == plain
+
+
+def test_stages_take_values_of_their_own():
+    flags = ["--stages", "0.4,1.0", "--epochs", "3,4", "--learning-rate", "1e-4,1e-5"]
+    training = configure(parse_arguments(["--data", "X", *flags])).training
+    assert (training.stages, training.epochs, training.learning_rate) == ((0.4, 1.0), (3, 4), (1e-4, 1e-5))
+
+
+def test_the_default_split_for_a_dataset_holds_attacks_out():
+    assert configure(parse_arguments(["--data", "X"])).training.split == "attack-held-out"
+    assert "attack-held-out" in SPLITS
+
+
+def test_limit_keeps_both_classes_and_every_attack(run_folder):
+    scores = read_scores(run_folder / "scores_eval.txt")
+    assert len(scores) <= 26 and set(scores["attack"]) == {"-", "D05", "D06", "D07", "D08"}
+    assert np.isfinite(scores["score"]).all()
+
+
+@pytest.mark.slow
+def test_the_newcomers_command_without_data(tmp_path):
+    """`python main.py`: the whole demo, within its promise of learning something about unseen attacks."""
+    started = time.monotonic()
+    done = run(cwd=tmp_path)
+    print(f"{time.monotonic() - started:.0f} s")  # for the log; no test depends on it
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("no --data given: using the built-in demo corpus")
+    (folder,) = (tmp_path / "runs").iterdir()
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["dev"]["eer"] < 0.2 and metrics["eval"]["eer"] < 0.4
+    assert "next        python inference.py" in done.stdout
