@@ -10,7 +10,6 @@ A clip that cannot be decoded is left out, never replaced, and kept in `reader.f
 """
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -153,7 +152,7 @@ def _clip_lengths(paths: list[str]) -> np.ndarray:
 
 def progress(items: Iterable, what: str, total: int) -> Iterable:
     """A progress bar on a terminal, for work that turns out to take longer than two seconds."""
-    return tqdm(items, what, total, leave=False, delay=2, disable=not sys.stderr.isatty())
+    return tqdm(items, what, total, leave=False, delay=2, disable=None)
 
 
 # ---------------------------------------------------------------- which rows, in which order, at what weight

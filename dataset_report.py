@@ -44,7 +44,7 @@ def measure_seconds(paths: list[str]) -> np.ndarray:
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
     with (
         ThreadPoolExecutor() as pool,
-        tqdm(total=len(paths), desc="headers", unit="file", disable=len(paths) < 5000, leave=False) as bar,
+        tqdm(total=len(paths), desc="headers", unit="file", delay=2, disable=None, leave=False) as bar,
     ):
         seconds: list[float] = []
         for part in pool.map(_chunk_seconds, chunks):

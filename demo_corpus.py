@@ -252,9 +252,8 @@ def write_demo_corpus(directory: Path, seed: int = 1, scale: float = 1.0, progre
         pool = ThreadPoolExecutor()  # most of the time is spent in NumPy and SciPy, outside Python's lock
         try:
             done = pool.map(write, utterances)
-            for _ in tqdm(
-                done, total=len(utterances), desc="demo corpus", unit="file", disable=None if progress else True
-            ):
+            hidden = None if progress else True  # None: shown on a terminal only
+            for _ in tqdm(done, "demo corpus", len(utterances), unit="file", disable=hidden):
                 pass
         finally:  # on Ctrl-C, do not go on with what waits
             pool.shutdown(cancel_futures=True)
