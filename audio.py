@@ -23,7 +23,7 @@ SILENCE_PEAK = 1e-4  # -80 dBFS: below this there is nothing to judge
 
 
 def load_audio(path: str | Path) -> np.ndarray:
-    """Read one file as a mono float32 waveform at 16 kHz, shape (samples,), nominally within [-1, 1]."""
+    """Read one file as a mono float32 waveform at 16 kHz, shape (samples,), within [-1, 1]."""
     path = Path(path)
     samples, rate = decode(path)  # (samples, channels)
     if not np.isfinite(samples).all():
@@ -40,7 +40,7 @@ def to_mono_16k(samples: np.ndarray, rate: int, name: str | Path) -> np.ndarray:
         raise AudioError(f"{name}: silent (peak below {SILENCE_PEAK:g} of full scale after mixing to mono)")
     if rate != SAMPLE_RATE:
         waveform = soxr.resample(waveform, rate, SAMPLE_RATE)  # soxr's default quality is HQ
-    return waveform
+    return np.clip(waveform, -1, 1)  # as any 16-bit file would be; float files and resampling can overshoot
 
 
 def decode(path: Path) -> tuple[np.ndarray, int]:

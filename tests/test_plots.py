@@ -1,5 +1,6 @@
 """Every plot is written as a PNG that shows something, also for the scores that break naive axes."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -104,5 +105,6 @@ def test_learning_curves_pass_over_missing_values(tmp_path: Path) -> None:
     assert _shows(plots.learning_curves(history, tmp_path / "learning.png"), plots.ORANGE)
 
 
-def test_pyplot_stays_unloaded() -> None:
-    assert "matplotlib.pyplot" not in sys.modules
+def test_pyplot_and_its_global_state_stay_unloaded() -> None:
+    code = "import sys, plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(plots.__file__).parent, check=False).returncode == 0
