@@ -1,0 +1,63 @@
+"""What the README tells people to type exists, and its tables are complete."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recipes import recipe_names
+from splits import SPLITS
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """Every line of the README that runs one of our scripts, as words."""
+    lines = [line for kind, block in BLOCKS if not kind for line in block.splitlines()]
+    lines += re.findall(r"`(python [^`]+)`", README)
+    words = [re.sub(r"[\[\]]", " ", line).split("#")[0].split() for line in lines]
+    return [w[1:] for w in words if len(w) > 1 and w[0] in ("python", ".venv/bin/python") and w[1].endswith(".py")]
+
+
+def test_the_readme_has_commands_for_every_script_a_user_runs():
+    scripts = {words[0] for words in commands()}
+    assert {"main.py", "data_utils.py", "inference.py", "evaluate.py"} <= scripts
+    assert all((REPOSITORY / script).is_file() for script in scripts)
+
+
+@pytest.mark.parametrize("script", sorted({words[0] for words in commands() if "--" in " ".join(words)}))
+def test_flags_in_the_readme_exist(script):
+    done = subprocess.run(
+        [sys.executable, script, "--help"], capture_output=True, text=True, cwd=REPOSITORY, check=False
+    )
+    assert done.returncode == 0
+    known = set(re.findall(r"--[a-z][a-z-]*", done.stdout))
+    used = {word for words in commands() if words[0] == script for word in words if word.startswith("--")}
+    assert used <= known
+
+
+def test_make_targets_in_the_readme_exist():
+    targets = set(re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)", README)) <= targets
+
+
+def test_the_file_tree_names_every_script_and_nothing_else():
+    (tree,) = (block for kind, block in BLOCKS if block.startswith("main.py "))
+    named = set(re.findall(r"\b(\w+\.py)\b", tree)) - {"test_"}
+    assert named == {path.name for path in REPOSITORY.glob("*.py")}
+
+
+def test_recipes_and_splits_are_listed():
+    for name in [*recipe_names(), *SPLITS]:
+        assert f"`{name}`" in README
+
+
+def test_python_blocks_are_valid():
+    blocks = [block for kind, block in BLOCKS if kind == "python"]
+    assert blocks
+    for block in blocks:
+        compile(block, "README.md", "exec")
