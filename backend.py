@@ -2,10 +2,11 @@
 
 TensorFlow writes to file descriptor 2 before any logging level is read, so during the import the descriptor
 points to a temporary file; lines of level warning or worse are then passed on, the rest is dropped.
-Set TF_CPP_MIN_LOG_LEVEL=0 to see everything. KERAS_BACKEND=jax or torch works as usual.
+Set TF_CPP_MIN_LOG_LEVEL=0 to see everything. KERAS_BACKEND chooses another backend.
 """
 
 import importlib
+import logging
 import os
 import re
 import sys
@@ -37,6 +38,12 @@ def _start_up_noise_dropped() -> Iterator[None]:
                     os.write(2, line)
 
 
+def _quieten_absl() -> None:
+    """Keras says through absl that .h5 is legacy and holds no optimizer: both are meant here."""
+    expected = ("saving your model as an HDF5 file", "No training configuration found")
+    logging.getLogger("absl").addFilter(lambda record: not any(text in record.getMessage() for text in expected))
+
+
 def _import_keras():
     if _LOUD or "tensorflow" in sys.modules:
         return importlib.import_module("keras")
@@ -49,3 +56,4 @@ def _import_keras():
 
 
 keras = _import_keras()
+_quieten_absl()

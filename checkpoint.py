@@ -5,11 +5,15 @@ written under another name first and then renamed: a kill costs at most the epoc
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
+
+from errors import UserError
 
 
 @dataclass
@@ -33,8 +37,11 @@ def read_progress(run: Path) -> Progress:
     """The progress a run folder's checkpoint holds; a new one where there is none."""
     if not (run / "last.npz").exists():
         return Progress()
-    with np.load(run / "last.npz") as state:
-        return Progress(**json.loads(str(state["progress"])))
+    try:
+        with np.load(run / "last.npz") as state:
+            return Progress(**json.loads(str(state["progress"])))
+    except (BadZipFile, KeyError, ValueError, TypeError, EOFError) as error:
+        raise UserError(f"{run / 'last.npz'}: not a state to go on from ({error}); start anew with --fresh") from error
 
 
 class Checkpoint:
@@ -63,7 +70,10 @@ class Checkpoint:
         groups = {**self._live(), "best": self.best}
         arrays = {f"{name}_{i}": np.array(v) for name, group in groups.items() for i, v in enumerate(group)}
         unfinished = self.file.with_name("unfinished_last.npz")
-        np.savez(unfinished, progress=json.dumps(asdict(progress)), **arrays)
+        with unfinished.open("wb") as file:
+            np.savez(file, progress=json.dumps(asdict(progress)), **arrays)
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before it takes the old state's place
         unfinished.replace(self.file)
 
     def read(self) -> None:

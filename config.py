@@ -7,9 +7,10 @@ Also the vocabulary of the whole project, said once:
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from errors import UserError
 
@@ -92,6 +93,8 @@ def check_training(training: TrainingConfig) -> None:
         value = getattr(training, name)
         if value is not None and value <= 0:
             raise UserError(f"{name} is {value}; it must be above 0")
+    if training.bonafide_weight is not None and training.balance != "weights":
+        raise UserError(f"bonafide_weight has no effect with balance {training.balance}; leave it out")
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class Config:
     data: str | None = None  # the dataset's folder; None is the built-in demo corpus
     allow_missing: bool = False
     limit: int | None = None  # rows per split, stratified: for a quick look
+    asv_scores: str | None = None  # a speaker verifier's scores of eval, for the t-DCF
     model: str = "resmax"
     model_args: dict[str, Any] = field(default_factory=dict)
     features: FeatureConfig = FeatureConfig()
@@ -111,18 +115,36 @@ class Config:
         return asdict(self)
 
     def write(self, path: Path) -> None:
-        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        unfinished = path.with_name(f"unfinished_{path.name}")
+        unfinished.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(path)
 
 
 def _build(cls: type, values: dict[str, Any], where: str) -> Any:
     """Build a dataclass from JSON values; an unknown key is the user's error, a list becomes a tuple."""
     if not isinstance(values, dict):
         raise UserError(f"{where}: must be a JSON object of settings, not {values!r}")
-    known = {f.name for f in fields(cls)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise UserError(f"{where}: unknown setting {', '.join(unknown)}; valid: {', '.join(sorted(known))}")
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    hints = get_type_hints(cls)
+    if unknown := sorted(set(values) - set(hints)):
+        raise UserError(f"{where}: unknown setting {', '.join(unknown)}; valid: {', '.join(sorted(hints))}")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            wanted = getattr(hints[name], "__name__", hints[name])
+            raise UserError(f"{where}: {name} is {value!r}, which is not {wanted}")
+    return cls(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type; whole numbers pass for float, booleans for nothing else."""
+    if get_origin(hint) is UnionType:
+        return any(_fits(value, part) for part in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(part, get_args(hint)[0]) for part in value)
+    kind = get_origin(hint) or hint
+    if kind is float:
+        kind = (int, float)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def config_from_dict(values: dict[str, Any], where: str = "config") -> Config:

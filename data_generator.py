@@ -83,8 +83,14 @@ class _DiskCache:
 
     def __init__(self, file: Path, room: np.ndarray):
         self._room, self._starts = room, np.cumsum(room) - room
-        self._pcm = _memory_map(file, np.int16, int(room.sum()))
-        self._lengths = _memory_map(file.with_suffix(".lengths"), np.int64, len(room))  # 0: not decoded yet
+        lengths = file.with_suffix(".lengths")  # 0: not decoded yet
+        expected = {file: 2 * int(room.sum()), lengths: 8 * len(room)}  # bytes
+        if any(not part.exists() or part.stat().st_size != size for part, size in expected.items()):
+            for part in expected:
+                part.unlink(missing_ok=True)  # one without the other would give silence for clips
+        mode = "r+" if file.exists() else "w+"
+        self._pcm = np.memmap(file, np.int16, mode, shape=(int(room.sum()),))
+        self._lengths = np.memmap(lengths, np.int64, mode, shape=(len(room),))
 
     def get(self, row: int) -> np.ndarray | None:
         start, length = self._starts[row], self._lengths[row]
@@ -97,10 +103,6 @@ class _DiskCache:
         self._lengths[row] = len(pcm)  # last: a clip counts once it is whole
 
 
-def _memory_map(file: Path, dtype: type, count: int) -> np.memmap:
-    return np.memmap(file, dtype, "r+" if file.exists() else "w+", shape=(count,))
-
-
 def _open_cache(paths: list[str], mode: str, folder: Path) -> _MemoryCache | _DiskCache | None:
     if mode not in CHOICES["cache"]:
         raise UserError(f"unknown cache {mode!r}; valid: {', '.join(CHOICES['cache'])}")
@@ -109,7 +111,8 @@ def _open_cache(paths: list[str], mode: str, folder: Path) -> _MemoryCache | _Di
     room = _clip_lengths(paths)
     size = 2 * int(room.sum())  # bytes
     if mode == "auto":
-        mode = "memory" if size < 0.5 * psutil.virtual_memory().available else "disk"
+        # a quarter: train and dev decide one after the other, and neither has filled its cache by then
+        mode = "memory" if size < 0.25 * psutil.virtual_memory().available else "disk"
     if mode == "memory":
         print(f"cache: {len(paths)} clips, decoded once into {size / 1e9:.2f} GB of memory")
         return _MemoryCache(len(paths))

@@ -5,6 +5,7 @@ A script ends with `raise SystemExit(run_command(main))`.
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -27,6 +28,8 @@ class CommandParser(argparse.ArgumentParser):
 
 def run_command(main: Callable[[], int | None]) -> int:
     """Run a command's main function; return 2 on a user's error and 130 on Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file name that the terminal cannot show must not end a batch
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return main() or 0
     except UserError as error:
@@ -38,3 +41,6 @@ def run_command(main: Callable[[], int | None]) -> int:
     except BrokenPipeError:  # the reader (head, less) went away: nothing is wrong
         sys.stderr.close()
         return 0
+    except OSError as error:  # a folder that is a file, no right to write, a full disk
+        print(f"error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        return 2

@@ -50,6 +50,7 @@ CSV_COLUMNS = (
     "threshold",
     "seconds",
     "warnings",
+    "error",
 )
 
 
@@ -94,7 +95,13 @@ def _loaded(file: Path, _written: int) -> keras.Model:
 
 
 def predict_waveform(model: keras.Model, waveform: np.ndarray, name: str = "waveform") -> Prediction:
-    """Judge a mono waveform at 16 kHz, (samples,)."""
+    """Judge a mono float waveform at 16 kHz within [-1, 1], (samples,)."""
+    waveform = np.asarray(waveform)
+    if waveform.ndim != 1 or not len(waveform) or waveform.dtype.kind != "f" or not np.isfinite(waveform).all():
+        raise AudioError(
+            f"{name}: a mono float waveform (samples,) of finite values is needed, got "
+            f"{waveform.dtype} {waveform.shape}; load_audio gives one"
+        )
     windows = cut_windows(waveform, input_samples(model))
     logit = float(window_logits(model, windows).mean())
     point = operating_point(model)
@@ -176,8 +183,8 @@ def quality_warnings(waveform: np.ndarray) -> list[str]:
     clipped = float((np.abs(waveform) > 0.999).mean())
     if clipped > 0.001:
         warnings.append(f"clipped ({100 * clipped:.1f} % of the samples at full scale)")
-    power = np.abs(np.fft.rfft(waveform)) ** 2
-    if power[len(power) // 2 :].sum() < 1e-5 * power.sum():
+    power = np.abs(np.fft.rfft(frames * np.hanning(frame))) ** 2  # 50 Hz a bin
+    if power[:, power.shape[1] // 2 :].sum() < 1e-5 * power.sum():
         warnings.append("narrow band (nothing above 4 kHz)")
     return warnings
 
@@ -238,12 +245,15 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of text")
     arguments = parser.parse_args()
 
+    if arguments.csv is not None and not arguments.csv.parent.is_dir():
+        raise UserError(f"--csv {arguments.csv}: there is no folder {arguments.csv.parent}")
     rows, failures = [], []
     files = find_audio(arguments.files)
     results = predict_folder(arguments.model, files)
     for path, result in tqdm(results, "files", len(files), leave=False, disable=None if len(files) > 9 else True):
         if isinstance(result, AudioError):
             failures.append(result)
+            rows.append({"path": str(path), "error": str(result)})
             line = json.dumps({"path": str(path), "error": str(result)})
         else:
             rows.append({**result, "warnings": "; ".join(result["warnings"])})

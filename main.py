@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="SHARE",
         help="train on this share, classes and attacks kept in proportion",
     )
-    add("--limit", type=positive, metavar="N", help="at most about N clips of each split: a quick look")
+    add(
+        "--limit",
+        type=positive,
+        metavar="N",
+        help="about N clips a split, every attack at least once: a quick look",
+    )
     add("--features", metavar="KIND", help="front end: log_stft, mel, lfcc, cqt, raw")
     add("--stages", type=numbers(float), metavar="S,S", help="share of the data in each stage, as in 0.4,1.0")
     add("--epochs", type=numbers(int), metavar="N[,N]", help="at most so many, for every or for each stage")
@@ -111,7 +116,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--cache", metavar="WHERE", help="decoded audio: auto, memory, disk, none")
     add("--seed", type=int, metavar="N")
-    add("--asv-scores", type=Path, metavar="FILE", help="ASV scores of the eval set, for the t-DCF")
+    add("--asv-scores", metavar="FILE", help="ASV scores of the eval set, for the t-DCF")
     add("--runs", type=Path, metavar="DIR", default=Path("runs"), help="where run folders go (runs)")
     add("--fresh", action="store_true", help="start anew even if this run was interrupted before")
     add("--stop-after", type=positive, metavar="N", help="pause when N epochs are done; the same command goes on")
@@ -120,12 +125,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def configure(arguments: argparse.Namespace) -> Config:
     """The recipe or config file with what the command line changes."""
+    if arguments.config is not None and arguments.recipe is not None:
+        raise UserError("--config and --recipe both say what to train: give one of them")
     if arguments.config is not None:
         config = read_config(arguments.config)
     else:
         config = load_recipe(arguments.recipe or ("resmax_la" if arguments.data else "resmax_demo"))
     given = {
-        name: value for name in ("data", "allow_missing", "limit") if (value := getattr(arguments, name)) is not None
+        name: value for name in ("data", "allow_missing", "limit", "asv_scores") if (value := getattr(arguments, name)) is not None
     }
     config = replace(config, **given)
     if arguments.features is not None:
@@ -134,7 +141,11 @@ def configure(arguments: argparse.Namespace) -> Config:
         "split sample stages epochs learning_rate final_learning_rate schedule batch_size balance "
         "bonafide_weight clip_norm precision patience deterministic cache seed"
     )
+    if arguments.balance not in (None, "weights") and arguments.bonafide_weight is None:
+        config = replace(config, training=replace(config.training, bonafide_weight=None))  # the recipe's goes with it
     config = override(config, **{name: getattr(arguments, name) for name in names.split()})
+    if config.asv_scores is not None and not Path(config.asv_scores).is_file():
+        raise UserError(f"--asv-scores {config.asv_scores}: no such file")
     check_training(config.training)
     plan_stages(config.training)  # a mistake shows before anything is read or written
     return config
@@ -171,10 +182,12 @@ def prepare_tables(config: Config) -> dict[str, pd.DataFrame]:
 
 def open_run(config: Config, runs: Path, fresh: bool) -> Path:
     """The newest unfinished run of exactly this config, or a new folder."""
-    for folder in sorted(runs.glob("*/config.json"), reverse=True):
-        run = folder.parent
-        if not fresh and not (run / "metrics.json").exists() and read_config(folder) == config:
-            return run
+    for file in [] if fresh else sorted(runs.glob("*/config.json"), reverse=True):
+        try:
+            if read_config(file) == config and not (file.parent / "metrics.json").exists():
+                return file.parent
+        except UserError as error:
+            print(f"passed over: {error}")
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.recipe}"
     run = runs / name
     count = 2
@@ -208,10 +221,17 @@ def environment() -> dict[str, str | None]:
     packages = ("keras", "tensorflow", "numpy", "scipy", "librosa", "soundfile", "soxr", "av")
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in packages},
+        **{name: _version(name) for name in packages},
         "system": platform.platform(),
         "commit": git_commit(Path(__file__).parent / ".git"),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # tensorflow-cpu, or another backend
+        return None
 
 
 def git_commit(git: Path) -> str | None:
@@ -244,7 +264,7 @@ def score_split(model: Any, table: pd.DataFrame, name: str, run: Path) -> pd.Dat
     return scores
 
 
-def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path, asv_scores: Path | None) -> dict:
+def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path) -> dict:
     """Score dev and eval with the best model, fix its threshold on dev, write card, metrics and figures."""
     from calibration import operating_point
     from evaluate import evaluate, format_report
@@ -259,14 +279,15 @@ def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path, asv_scor
     shown = "dev"
     if tables["eval"]["label"].nunique() == 2:
         scores = score_split(model, tables["eval"], "eval", run)
+        asv_scores = Path(config.asv_scores) if config.asv_scores else None
         options = {"asv_scores": asv_scores, "dev": dev, "threshold": "dev-eer"}
         reports["eval"] = evaluate(scores, name=f"{run.name} eval", **options)
         draw_evaluation(scores, reports["eval"], run)
         shown = "eval"
     else:
         print("no eval clips of both classes: the figures below are dev's, on which the model was chosen")
-        if asv_scores is not None:
-            print(f"{asv_scores} is not used: a t-DCF is computed on eval only")
+        if config.asv_scores is not None:
+            print(f"{config.asv_scores} is not used: a t-DCF is computed on eval only")
         draw_evaluation(dev, reports["dev"], run)
     counts = {
         name: {label: int((rows["label"] == i).sum()) for i, label in enumerate(LABELS)}
@@ -279,7 +300,11 @@ def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path, asv_scor
         "labels": list(LABELS),
         "output": "one logit, higher = more likely spoof; apply a sigmoid once for a probability",
         "operating_point": point,
-        "data": {"dataset": tables["train"]["dataset"].iloc[0], "clips": counts},
+        "data": {
+            "dataset": tables["train"]["dataset"].iloc[0],
+            "clips": counts,
+            "attacks": {name: sorted(set(rows["attack"]) - {"-"}) for name, rows in tables.items()},
+        },
         "metrics": reports,
         "environment": environment(),
         "licence": "MIT for code and weights; the training data keep their own licences",
@@ -299,13 +324,14 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{name:<14} {recipe_summary(name)}")
         return 0
     config = configure(arguments)
-    if arguments.asv_scores is not None and not arguments.asv_scores.is_file():
-        raise UserError(f"--asv-scores {arguments.asv_scores}: no such file")
     started = time.monotonic()
     tables = prepare_tables(config)
+    from model import build_network  # imports Keras, which takes seconds
+
+    build_network(config)  # what does not fit together is refused before there is a run folder
     run = open_run(config, arguments.runs, arguments.fresh)
     with logged(run / "log.txt"):
-        from training import train  # imports Keras, which takes seconds
+        from training import train
 
         done = read_progress(run).epoch
         print(f"run {run}" + (f", going on after epoch {done}" if done else ""))
@@ -318,7 +344,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"paused after epoch {progress.epoch}; the same command without --stop-after goes on")
             return 0
         print(f"best epoch {progress.best['epoch']}, dev EER {100 * progress.best['dev_eer']:.2f} %; measuring")
-        measure(config, tables, run, arguments.asv_scores)
+        measure(config, tables, run)
         example = tables["eval" if len(tables["eval"]) else "dev"]["path"].iloc[0]
         print(f"run folder  {run}  ({(time.monotonic() - started) / 60:.1f} minutes)")
         print(f"next        python inference.py {example} --model {run}")

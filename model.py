@@ -164,9 +164,13 @@ def build_network(config: Config) -> keras.Model:
     if unknown := sorted(set(config.model_args) - set(valid)):
         raise UserError(f"network {config.model}: unknown argument {', '.join(unknown)}; valid: {', '.join(valid)}")
     try:
-        return build(shape, **config.model_args)
-    except TypeError as error:
-        raise UserError(f"network {config.model}: {error}") from error
+        network = build(shape, **config.model_args)
+        if tuple(network.output_shape) != (None, 1):
+            raise ValueError(f"gives {network.output_shape}, one logit is expected")
+        return network
+    except (TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"network {config.model} on {config.features.kind} {shape}: {reason}") from error
 
 
 def build_model(config: Config) -> keras.Model:
@@ -193,6 +197,7 @@ def save_model(model: keras.Model, path: Path, card: dict[str, Any] | None = Non
     """Write `path` (.keras or .h5) and, with a card, `path` as .json; each appears whole or not at all."""
     unfinished = path.with_name(f"unfinished_{path.name}")
     model.save(unfinished)
+    path.with_suffix(".json").unlink(missing_ok=True)  # a card of other weights must not stay beside these
     unfinished.replace(path)
     if card is not None:
         card = {**card, "file": path.name, "sha256": sha256(path)}

@@ -96,7 +96,7 @@ def _refuse_one_class(table: pd.DataFrame, sides: tuple[str, ...], scheme: str) 
             if label not in present:
                 raise UserError(
                     f"split {scheme}: {side} would have no {word} rows (too few speakers or clips); "
-                    "choose official or random-70-15-15, or another seed"
+                    f"{_choose(table, scheme)}, or another seed"
                 )
 
 
@@ -105,7 +105,7 @@ def _speaker_disjoint(table: pd.DataFrame, rng: np.random.Generator) -> tuple[pd
     if unknown:
         raise UserError(
             f"split speaker-disjoint: the speaker of {unknown:,} of {len(table):,} rows is unknown; "
-            "choose random-70-15-15 or attack-held-out, or name the speakers in a CSV"
+            f"{_choose(table, 'speaker-disjoint')}, or name the speakers in a CSV"
         )
     out = table.assign(split=_by_speaker(table, THREE_WAYS, rng))
     _refuse_one_class(out, SPLIT_ORDER, "speaker-disjoint")
@@ -129,6 +129,18 @@ def _sides(rest: pd.DataFrame, shares: dict[str, float], rng: np.random.Generato
     return sides, f"sides are a seeded division, by clip for the {(~known).sum():,} rows of unknown speakers"
 
 
+def _choose(table: pd.DataFrame, refused: str) -> str:
+    """Name the other splits that this table has what it takes for, as --split wants them."""
+    attacks = set(table.loc[table["label"] == SPOOF, "attack"]) - {UNKNOWN_ATTACK}
+    possible = {
+        "official": table["split"].isin(SPLIT_ORDER).any(),
+        "attack-held-out": len(attacks) >= 3,
+        "speaker-disjoint": len(set(table["speaker"]) - {UNKNOWN_SPEAKER}) >= 3,
+        "random-70-15-15": True,
+    }
+    return "choose --split " + " or ".join(name for name, fits in possible.items() if fits and name != refused)
+
+
 def _attack_held_out(table: pd.DataFrame, rng: np.random.Generator) -> tuple[pd.DataFrame, str]:
     has_eval = bool((table["split"] == "eval").any())
     in_rest = table["split"].isin(["train", "dev"]).to_numpy() if has_eval else np.ones(len(table), dtype=bool)
@@ -138,8 +150,7 @@ def _attack_held_out(table: pd.DataFrame, rng: np.random.Generator) -> tuple[pd.
     if len(attacks) < needed:
         raise UserError(
             f"split attack-held-out: {len(attacks)} named attacks outside eval "
-            f"({', '.join(attacks) or 'none'}), at least {needed} are needed; "
-            "choose official, speaker-disjoint or random-70-15-15"
+            f"({', '.join(attacks) or 'none'}), at least {needed} are needed; {_choose(table, 'attack-held-out')}"
         )
     shuffled = [attacks[i] for i in rng.permutation(len(attacks))]
     if has_eval:
@@ -174,9 +185,7 @@ def split_table(table: pd.DataFrame, scheme: str, seed: int = 1) -> pd.DataFrame
         raise UserError(f"split {scheme}: the table has no rows")
     if scheme == "official":
         if not table["split"].isin(SPLIT_ORDER).any():
-            raise UserError(
-                "split official: this dataset has none; choose speaker-disjoint, attack-held-out or random-70-15-15"
-            )
+            raise UserError(f"split official: this dataset has none; {_choose(table, 'official')}")
         out, what = table.copy(), "The dataset's own division."
     elif (table["label"] < 0).any():
         raise UserError(f"split {scheme}: {(table['label'] < 0).sum():,} rows have no label; choose official")

@@ -61,13 +61,8 @@ def train(
     with tensorboard_log(run) as log_to_tensorboard:
         while not progress.finished and not (stop_after and progress.epoch >= stop_after):
             stage = stages[progress.stage]
-            if progress.stage_epoch == stage.epochs or progress.stale_epochs >= training.patience:
-                if progress.stage + 1 == len(stages):
-                    progress.finished = True
-                else:
-                    checkpoint.start_stage()
-                    progress.stage, progress.stage_epoch, progress.stale_epochs = progress.stage + 1, 0, 0
-                continue
+            if progress.stage > 0 and progress.stage_epoch == 0:
+                checkpoint.start_stage()
             subset = stratified_sample(train_table, stage.fraction, training.seed).index.to_numpy()
             batches = training_batches(reader, config, progress.epoch, subset, augment)
             if progress.epoch == 0:
@@ -79,10 +74,14 @@ def train(
             if progress.best is None or _rank(row) < _rank(progress.best):
                 progress.best, progress.stale_epochs = row, 0
                 checkpoint.keep_best()
+            print(epoch_line(row, progress, stages))
+            if progress.stage_epoch == stage.epochs or progress.stale_epochs >= training.patience:
+                progress.finished = progress.stage + 1 == len(stages)
+                progress.stage, progress.stage_epoch, progress.stale_epochs = progress.stage + 1, 0, 0
             checkpoint.write(progress)
             write_history(progress, run)
             log_to_tensorboard(row)
-            print(epoch_line(row, progress, stages))
+    write_history(progress, run)  # again, for a run that was killed after its last state was written
     checkpoint.load_best()
     save_model(model, run / "best.keras")
     return progress
@@ -111,26 +110,9 @@ def compile_model(config: Config) -> keras.Model:
         optimizer=keras.optimizers.Adam(global_clipnorm=config.training.clip_norm),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         metrics=[keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)],  # a logit above 0 says spoof
-        jit_compile="auto" if has_gpu() else False,  # XLA slows the CPU down
     )
     model.optimizer.build(model.trainable_variables)
     return model
-
-
-def has_gpu() -> bool:
-    """Whether the backend computes on a GPU."""
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        return bool(tf.config.list_physical_devices("GPU"))
-    if backend == "jax":
-        import jax
-
-        return jax.default_backend() == "gpu"
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def run_epoch(
@@ -223,19 +205,23 @@ def throughput(model: keras.Model, batches, batch_size: int, seconds: float = 4.
     _, model_rate = _clips_per_second(steps, len(x), seconds)
     assign(variables, before)
     model.reset_metrics()
+    if input_rate is None:
+        return f"speed: training step {model_rate:,.0f} clips/s; one batch is too little to measure the input"
     limit = "the input" if input_rate < model_rate else "the model"
     return f"speed: input {input_rate:,.0f} clips/s, training step {model_rate:,.0f} clips/s: {limit} limits"
 
 
-def _clips_per_second(items, clips_each: int, seconds: float):
-    """Time an iterator for a while; the first item, and the rate without it."""
-    first = next(items)
+def _clips_per_second(items: Iterator, clips_each: int, seconds: float) -> tuple[Any, float | None]:
+    """Time an iterator for a while; the first item, and the rate of the others (None if there are no others)."""
+    first = next(items, None)
+    if first is None:
+        raise UserError("none of the training clips could be read; `python data_utils.py DIR` checks a dataset")
     count, started = 0, time.perf_counter()
     for _ in items:
         count += clips_each
         if time.perf_counter() - started > seconds:
             break
-    return first, max(count, 1) / (time.perf_counter() - started)
+    return first, count / (time.perf_counter() - started) if count else None
 
 
 def epoch_line(row: dict[str, Any], progress: Progress, stages: list[Stage]) -> str:

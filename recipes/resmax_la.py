@@ -10,6 +10,7 @@ ICPR 2020. CQT of 100 bins from 1 Hz over 9 s, shorter clips repeated, no normal
 
 The paper trains on all six attacks and its dev repeats them. Without `--split official` two attacks are held
 out for choosing the model: dev EER then says something about new attacks, with a third of the fakes unseen.
+Ours differs in one logit for two softmax units and in batch norm's momentum (0.9).
 """
 
 from config import Config, TrainingConfig, feature_config
@@ -19,6 +20,12 @@ RECIPE = Config(
     model="resmax",
     features=feature_config("cqt"),
     training=TrainingConfig(
-        epochs=(100,), learning_rate=(1e-3,), final_learning_rate=1e-5, batch_size=16, bonafide_weight=3.0
+        epochs=(100,),
+        patience=100,
+        learning_rate=(1e-3,),
+        final_learning_rate=1e-5,
+        batch_size=16,
+        bonafide_weight=3.0,
+        clip_norm=None,
     ),
 )

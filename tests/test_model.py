@@ -244,11 +244,17 @@ def _refusal(path: Path) -> str:
     return str(error.value)
 
 
+def test_new_weights_do_not_keep_the_card_of_the_old(small_model: keras.Model, tmp_path: Path) -> None:
+    save_model(small_model, tmp_path / "best.keras", {})
+    save_model(build_model(SMALL), tmp_path / "best.keras")
+    assert read_card(tmp_path / "best.keras") is None
+    load_model(tmp_path / "best.keras")
+
+
 def test_a_changed_file_is_refused(small_model: keras.Model, tmp_path: Path) -> None:
     path = tmp_path / "detector.keras"
     save_model(small_model, path, {})
-    other = build_model(SMALL)  # other weights, as good a file
-    save_model(other, path)
+    build_model(SMALL).save(path)  # other weights, as good a file
     assert _refusal(path) == f"{path}: is not the file its card detector.json describes (sha256 differs)"
     for card in ('{"file": "detector.keras"}', '{"file": "detector.keras", "sha256": 3}', "{", ""):
         path.with_suffix(".json").write_text(card, encoding="utf-8")

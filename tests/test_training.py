@@ -103,7 +103,7 @@ def test_a_kill_while_the_checkpoint_is_written_loses_one_epoch_at_most(tables, 
     before = (run / "last.npz").read_bytes()
 
     def die(*arguments, **arrays):
-        arguments[0].write_bytes(b"half a file")
+        arguments[0].write(b"half a file")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -145,7 +145,7 @@ def test_a_stage_ends_when_dev_no_longer_improves(tables, new_run):
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, schedule="constant"))
     progress = train(config, tables["train"], tables["dev"], new_run("stale"))
     assert progress.finished and progress.epoch < 30
-    assert progress.stale_epochs == 2
+    assert progress.best["epoch"] == progress.epoch - 2
 
 
 def test_measuring_the_speed_leaves_no_trace(tables):
@@ -186,6 +186,25 @@ def test_one_class_is_refused(tables, new_run):
     spoof = tables["dev"][tables["dev"]["label"] == SPOOF]
     with pytest.raises(UserError, match=r"dev split .* both classes"):
         train(tiny_config(), tables["train"], spoof, new_run("one_class"))
+
+
+def test_a_run_that_is_done_is_not_called_paused(tables, new_run):
+    run = new_run("done")
+    assert train(tiny_config(epochs=(2,)), tables["train"], tables["dev"], run, stop_after=2).finished
+    assert read_progress(run).finished
+
+
+def test_no_readable_clip_is_one_line(tables, new_run, tmp_path):
+    gone = tables["train"].assign(path=str(tmp_path / "gone.wav"))
+    with pytest.raises(UserError, match="none of the training clips could be read"):
+        train(tiny_config(cache="none"), gone, tables["dev"], new_run("gone"))
+
+
+def test_a_damaged_state_is_refused_with_the_way_out(new_run):
+    run = new_run("damaged_state")
+    (run / "last.npz").write_bytes(b"half a file")
+    with pytest.raises(UserError, match="--fresh"):
+        read_progress(run)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_advice(tables, new_run):
