@@ -131,10 +131,8 @@ def configure(arguments: argparse.Namespace) -> Config:
         config = read_config(arguments.config)
     else:
         config = load_recipe(arguments.recipe or ("resmax_la" if arguments.data else "resmax_demo"))
-    given = {
-        name: value for name in ("data", "allow_missing", "limit", "asv_scores") if (value := getattr(arguments, name)) is not None
-    }
-    config = replace(config, **given)
+    names = ("data", "allow_missing", "limit", "asv_scores")
+    config = replace(config, **{name: value for name in names if (value := getattr(arguments, name)) is not None})
     if arguments.features is not None:
         config = replace(config, features=feature_config(arguments.features))
     names = (

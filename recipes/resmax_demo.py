@@ -1,4 +1,4 @@
-"""ResMax on the log-STFT, small enough to train on the demo corpus in about three minutes on two cores.
+"""ResMax on the log-STFT, small enough to train on the demo corpus in three to four minutes on two cores.
 
 What `python main.py` runs when it is given no data. The figures say that the machinery works, nothing more:
 the corpus is synthetic throughout.

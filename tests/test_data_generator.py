@@ -209,6 +209,15 @@ def test_a_disk_cache_is_reused_and_given_up_when_a_file_changes(
     assert np.array_equal(other_order.read(0), load_audio(table.path[11]))
 
 
+@pytest.mark.parametrize("lost", ["*.pcm", "*.lengths"])
+def test_half_of_a_disk_cache_is_not_taken_for_silence(table: pd.DataFrame, tmp_path: Path, lost: str) -> None:
+    folder = tmp_path / "cache"
+    wanted = ClipReader(table, "disk", folder).read(2)
+    (file,) = folder.glob(lost)
+    file.unlink()
+    np.testing.assert_array_equal(ClipReader(table, "disk", folder).read(2), wanted)
+
+
 def test_a_disk_cache_left_half_written_goes_on(table: pd.DataFrame, tmp_path: Path, monkeypatch) -> None:
     folder = tmp_path / "cache"
     ClipReader(table, "disk", folder).read(2)  # and the process ends here

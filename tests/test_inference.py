@@ -1,6 +1,7 @@
 """predict_audio and the inference command: from any file to a verdict, in the process of a stranger."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,13 +64,13 @@ def run(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
-def test_the_notebook_snippet_in_a_fresh_process(model, folder, suffix):
-    snippet = f"""
-import inference
-import tensorflow as tf
-from inference import predict_audio
-model = tf.keras.models.load_model({str(folder / "resmax_model")!r} + ".{suffix}", compile=False)
-result = predict_audio(model, {str(folder / "clips" / "good_0.flac")!r})
+def test_the_readme_snippet_in_a_fresh_process(model, folder, suffix):
+    (block,) = re.findall(
+        r"```python\n([^`]*load_model[^`]*)```", (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    )
+    block = block.replace("resmax_model.h5", str(folder / f"resmax_model.{suffix}"))
+    block = block.replace("my.wav", str(folder / "clips" / "good_0.flac"))
+    snippet = f"""{block}
 print(result["prediction"], repr(result["spoof_probability"]), repr(result["logit"]))
 """
     done = run("-c", snippet)
@@ -221,7 +222,8 @@ def test_the_command_goes_on_past_bad_files_lists_them_and_ends_1(folder, tmp_pa
         assert sum(name in line and reason in line for line in complaints[1:]) == 1
     assert "Traceback" not in done.stderr
     table = pd.read_csv(out)
-    assert len(table) == 3 and {"path", "prediction", "verdict", "spoof_probability", "logit"} <= set(table)
+    assert table["error"].isna().sum() == 3 and len(table) == 7
+    assert {"path", "prediction", "verdict", "spoof_probability", "logit"} <= set(table)
 
 
 def test_the_command_prints_json_lines(folder):
@@ -244,6 +246,20 @@ def test_one_line_for_an_unknown_model_and_an_empty_folder(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     done = run("inference.py", tmp_path / "empty", "--model", folder / "resmax_model.h5")
     assert done.returncode == 2 and "no audio files" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "waveform", [np.zeros((2, 9)), np.ones(9, np.int16), np.zeros(0), np.full(64_000, np.nan)], ids=str
+)
+def test_a_waveform_of_another_kind_is_refused(model, waveform):
+    with pytest.raises(AudioError, match="a mono float waveform"):
+        predict_waveform(model, waveform)
+
+
+def test_csv_into_a_missing_folder_is_refused_before_the_work(folder, tmp_path):
+    out = tmp_path / "nowhere" / "verdicts.csv"
+    done = run("inference.py", folder / "clips" / "good_0.flac", "--model", folder / "resmax_model.h5", "--csv", out)
+    assert (done.returncode, done.stdout) == (2, "") and "there is no folder" in done.stderr
 
 
 def test_predict_audio_names_the_file_it_cannot_read(model, tmp_path):
