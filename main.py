@@ -12,6 +12,7 @@ the figures.
 import argparse
 import contextlib
 import json
+import os
 import platform
 import sys
 import time
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 
 from checkpoint import read_progress
 from config import LABELS, Config, check_training, feature_config, override, read_config
@@ -182,8 +184,11 @@ def open_run(config: Config, runs: Path, fresh: bool) -> Path:
     """The newest unfinished run of exactly this config, or a new folder."""
     for file in [] if fresh else sorted(runs.glob("*/config.json"), reverse=True):
         try:
-            if read_config(file) == config and not (file.parent / "metrics.json").exists():
+            if read_config(file) != config or (file.parent / "metrics.json").exists():
+                continue
+            if (owner := training_process(file.parent)) is None:
                 return file.parent
+            print(f"{file.parent} is being trained by process {owner}: this is another run")
         except UserError as error:
             print(f"passed over: {error}")
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.recipe}"
@@ -194,6 +199,26 @@ def open_run(config: Config, runs: Path, fresh: bool) -> Path:
     run.mkdir(parents=True)
     config.write(run / "config.json")
     return run
+
+
+def training_process(run: Path) -> int | None:
+    """The number of the living process that trains into a run folder; None if it ended, however it did."""
+    try:
+        owner = int((run / "process").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return owner if psutil.pid_exists(owner) else None
+
+
+@contextlib.contextmanager
+def claimed(run: Path) -> Iterator[None]:
+    """Keep equal commands out of a run folder while this process works in it."""
+    owner = run / "process"
+    owner.write_text(str(os.getpid()), encoding="utf-8")
+    try:
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -328,7 +353,7 @@ def main(argv: list[str] | None = None) -> int:
 
     build_network(config)  # what does not fit together is refused before there is a run folder
     run = open_run(config, arguments.runs, arguments.fresh)
-    with logged(run / "log.txt"):
+    with claimed(run), logged(run / "log.txt"):
         from training import train
 
         done = read_progress(run).epoch

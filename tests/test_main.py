@@ -15,7 +15,7 @@ from checkpoint import read_progress
 from config import override, read_config
 from demo_corpus import write_demo_corpus
 from evaluate import evaluate, read_scores
-from main import configure, git_commit, open_run, parse_arguments
+from main import claimed, configure, git_commit, open_run, parse_arguments, training_process
 from model import read_card, sha256
 from recipes import load_recipe, recipe_names, recipe_summary
 
@@ -137,6 +137,16 @@ def test_only_an_unfinished_run_of_the_same_config_is_gone_on_with(tmp_path):
     for folder in (first, fresh):
         (folder / "metrics.json").write_text("{}", encoding="utf-8")  # finished
     assert open_run(config, tmp_path, fresh=False) not in (first, other, fresh)
+
+
+def test_two_equal_commands_at_once_do_not_share_a_folder(tmp_path):
+    config = load_recipe("resmax_demo")
+    first = open_run(config, tmp_path, fresh=False)
+    with claimed(first):
+        assert open_run(config, tmp_path, fresh=False) != first
+    assert not (first / "process").exists()
+    (first / "process").write_text("4194999", encoding="utf-8")  # left by a process that was killed
+    assert training_process(first) is None
 
 
 def test_config_repeats_a_finished_run(run_folder):
