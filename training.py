@@ -74,13 +74,14 @@ def train(
             if progress.best is None or _rank(row) < _rank(progress.best):
                 progress.best, progress.stale_epochs = row, 0
                 checkpoint.keep_best()
-            print(epoch_line(row, progress, stages))
+            line = epoch_line(row, progress, stages)
             if progress.stage_epoch == stage.epochs or progress.stale_epochs >= training.patience:
                 progress.finished = progress.stage + 1 == len(stages)
                 progress.stage, progress.stage_epoch, progress.stale_epochs = progress.stage + 1, 0, 0
             checkpoint.write(progress)
             write_history(progress, run)
             log_to_tensorboard(row)
+            print(line)  # last: what is printed is safe
     write_history(progress, run)  # again, for a run that was killed after its last state was written
     checkpoint.load_best()
     save_model(model, run / "best.keras")
