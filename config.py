@@ -115,9 +115,14 @@ class Config:
         return asdict(self)
 
     def write(self, path: Path) -> None:
-        unfinished = path.with_name(f"unfinished_{path.name}")
-        unfinished.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        write_json(path, self.to_dict())
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file that appears whole or not at all."""
+    unfinished = path.with_name(f"unfinished_{path.name}")
+    unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)
 
 
 def _build(cls: type, values: dict[str, Any], where: str) -> Any:

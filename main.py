@@ -11,7 +11,6 @@ the figures.
 
 import argparse
 import contextlib
-import json
 import os
 import platform
 import sys
@@ -26,7 +25,7 @@ import pandas as pd
 import psutil
 
 from checkpoint import read_progress
-from config import LABELS, Config, check_training, feature_config, override, read_config
+from config import LABELS, Config, check_training, feature_config, override, read_config, write_json
 from data_utils import read_dataset
 from demo_corpus import write_demo_corpus
 from errors import CommandParser, UserError, run_command
@@ -334,9 +333,7 @@ def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path) -> dict:
     }
     save_model(model, run / "best.keras", card)
     print(f"\n{format_report(reports[shown])}\n")
-    unfinished = run / "metrics.json.unfinished"
-    unfinished.write_text(json.dumps(reports, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(run / "metrics.json")  # its presence says that the run is complete
+    write_json(run / "metrics.json", reports)  # its presence says that the run is complete
     return reports
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from backend import keras
-from config import Config, feature_config
+from config import Config, feature_config, write_json
 from errors import UserError
 from feature_extraction import feature_shape, front_end_layer
 
@@ -200,10 +200,7 @@ def save_model(model: keras.Model, path: Path, card: dict[str, Any] | None = Non
     path.with_suffix(".json").unlink(missing_ok=True)  # a card of other weights must not stay beside these
     unfinished.replace(path)
     if card is not None:
-        card = {**card, "file": path.name, "sha256": sha256(path)}
-        unfinished = path.with_suffix(".json.unfinished")
-        unfinished.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(path.with_suffix(".json"))
+        write_json(path.with_suffix(".json"), {**card, "file": path.name, "sha256": sha256(path)})
 
 
 def load_model(name: str | Path) -> keras.Model:
