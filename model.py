@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from architectures.layers import MaxFeatureMap, batch_norm, logit_layer
 from backend import keras
 from config import Config, feature_config, write_json
 from errors import UserError
@@ -30,35 +31,6 @@ layers, ops = keras.layers, keras.ops
 
 MODEL_SUFFIXES = (".keras", ".h5")
 PRETRAINED = Path(__file__).parent / "pretrained"
-
-
-@keras.saving.register_keras_serializable(package="spoof_detection")
-class MaxFeatureMap(layers.Layer):
-    """Element-wise maximum of two convolutions, the only activation in ResMax: (b, t, f, c) -> (b, t, f, filters).
-
-    Two convolutions rather than one of twice the width that is split: equal, and a fifth faster on a CPU.
-    """
-
-    def __init__(self, filters: int, kernel_size: int, **kwargs):
-        super().__init__(**kwargs)
-        self.filters, self.kernel_size = filters, kernel_size
-        self.first, self.second = (
-            layers.Conv2D(filters, kernel_size, padding="same", dtype=self.dtype_policy, name=name)
-            for name in ("first", "second")
-        )
-
-    def build(self, input_shape):
-        self.first.build(input_shape)
-        self.second.build(input_shape)
-
-    def call(self, x):
-        return ops.maximum(self.first(x), self.second(x))
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.filters)
-
-    def get_config(self):
-        return {**super().get_config(), "filters": self.filters, "kernel_size": self.kernel_size}
 
 
 @keras.saving.register_keras_serializable(package="spoof_detection")
@@ -126,10 +98,10 @@ def resmax(
         x = layers.Add()([x, skip])
         if pool:
             x = layers.MaxPooling2D(2, padding="same")(x)
-        x = layers.BatchNormalization(momentum=0.9)(x)  # short epochs of small sets must move the averages too
+        x = batch_norm()(x)
     x = layers.Flatten()(x) if head == "flatten" else layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
-    return keras.Model(inputs, layers.Dense(units, dtype="float32", name="logit")(x), name="resmax")
+    return keras.Model(inputs, logit_layer(units)(x), name="resmax")
 
 
 # ---------------------------------------------------------------- every network by name
