@@ -8,15 +8,15 @@ An augmentation is a pure function (waveform float32 (samples,) at 16 kHz, rng) 
 random comes from `rng`, so the same seed gives the same bytes in any thread. None changes the class: give all of
 them to both classes (the default), or the network learns the condition instead of the voice.
 
-audiomentations does the shift (it cross-fades the stitch) and the pitch (Signalsmith Stretch: 8 ms a clip, in tune,
-in place). Its transforms draw from the process-wide random state, which threads share; so each call makes a
-transform of its own and freezes the parameters drawn here. The rest is written out, because there
-  noise          the transforms draw the noise itself from the global state;
-  speed          is missing (TimeStretch keeps the pitch, which leaves a vocoder's traces);
-  band_limit     falls by 24 dB an octave at most and refuses clips shorter than its padding;
-  codec          is MP3 alone, with an extra package; PyAV is here already and has the telephone codecs too;
-  reverberation  asks for recorded responses or an extra package;
-  RawBoost, mixup do not exist.
+audiomentations does the shift (it cross-fades the stitch) and the pitch (Signalsmith Stretch: 8 ms a clip, in
+place). Its transforms draw from the process-wide random state, which threads share; so each call makes a
+transform of its own and freezes the parameters drawn here. The rest is written out, because there it
+  noise          draws every sample from the process-wide state, frozen or not;
+  speed          keeps the pitch (TimeStretch), which leaves a vocoder's traces; resampling is one call of soxr;
+  band_limit     refuses clips shorter than its padding, and its Butterworth slopes are no telephone's;
+  codec          is MP3 alone and wants an extra package; PyAV is here already and has the telephone's codecs;
+  reverberation  wants recorded responses or an extra package;
+  RawBoost, mixup  has nothing.
 """
 
 from collections.abc import Callable
@@ -68,7 +68,7 @@ def speed(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def pitch(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Raise or lower by up to two semitones at the same length and level (within 0.5 dB).
+    """Raise or lower by up to two semitones, in tune within 10 cents, at the same length and level (within 0.5 dB).
 
     A phase vocoder's traces come with it: on one class alone it would teach that class to be fake.
     """

@@ -5,10 +5,11 @@
 
 Eight algorithms, numbered as in the authors' code: 1 linear and non-linear convolutive noise, 2 impulsive
 signal-dependent noise, 3 stationary signal-independent noise; in series 4 = 1+2+3, 5 = 1+2, 6 = 1+3,
-7 = 2+3; 8 = the sum of 1 and 2, each applied to the input. The paper's LA result is 5's, its DF relatives use 3.
+7 = 2+3; 8 = the sum of 1 and 2, each applied to the input. The paper's best result (2021 LA) is 5's.
 Parameters are the authors' defaults. Two things differ: a filter's delay is taken out exactly (theirs leaves
-the result one sample early), and filters are applied by FFT, which is twenty times faster.
+the result one sample early), and filters are applied by FFT, which takes half the time.
 Level: where a result would pass full scale it is divided by its peak, as published; else it is left alone.
+1 alone moves the level much (down to -12 dB), for its notches may lie on the voice.
 """
 
 from collections.abc import Callable
@@ -42,9 +43,9 @@ def notch_filter(rng: np.random.Generator, gain_db: tuple[float, float]) -> np.n
     return 10 ** (rng.uniform(*gain_db) / 20) * taps / peak
 
 
-def _filtered(signals: list[np.ndarray], filters: list[np.ndarray]) -> np.ndarray:
-    """Sum of each signal through its odd-length filter, delays taken out, same length."""
-    samples, longest = len(signals[0]), max(map(len, filters))
+def _filtered(signals: np.ndarray, filters: list[np.ndarray]) -> np.ndarray:
+    """Signals (count, samples), each through its odd-length filter, summed: (samples,), delays taken out."""
+    samples, longest = signals.shape[1], max(map(len, filters))
     size = next_fast_len(samples + longest, real=True)
     total = np.zeros(size // 2 + 1, np.complex64)
     for signal, taps in zip(signals, filters, strict=True):
@@ -60,7 +61,7 @@ def _within_full_scale(waveform: np.ndarray) -> np.ndarray:
 
 def convolutive_noise(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """1: the signal and its second to fifth powers, each through a notch filter, summed without their mean."""
-    powers = [waveform ** (order + 1) for order in range(ORDERS)]
+    powers = np.cumprod(np.broadcast_to(waveform, (ORDERS, len(waveform))), axis=0)
     filters = [notch_filter(rng, POWER_GAIN_DB if order else LINEAR_GAIN_DB) for order in range(ORDERS)]
     distorted = _filtered(powers, filters)
     return _within_full_scale(distorted - distorted.mean())
@@ -79,7 +80,7 @@ def impulsive_noise(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarra
 def stationary_noise(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """3: white noise through a notch filter, added at an exact SNR drawn from 10-40 dB; not scaled afterwards."""
     white = rng.standard_normal(len(waveform), dtype=np.float32)
-    noise = _filtered([white], [notch_filter(rng, LINEAR_GAIN_DB)])
+    noise = _filtered(white[None], [notch_filter(rng, LINEAR_GAIN_DB)])
     ratio = np.linalg.norm(waveform) / max(np.linalg.norm(noise), 1e-12)
     return (waveform + noise * ratio / 10 ** (rng.uniform(*SNR_DB) / 20)).astype(np.float32)
 
