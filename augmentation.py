@@ -1,8 +1,10 @@
 """Waveforms in other conditions: noise, shift, speed, pitch, RawBoost, codecs, band limits, rooms; and mixup.
 
+    python main.py --augment noise,codec,rawboost5 --augment-probability 0.5 --mixup 0.8
+
     augment = Augmenter(("noise", "codec", "rawboost5"), probability=0.5)
-    for waveforms, labels, weights in training_batches(reader, config, epoch=0, augment=augment):
-        waveforms, labels, weights = mixup(waveforms.numpy(), labels.numpy(), weights.numpy(), rng, alpha=0.8)
+    waveform = augment(waveform, label, rng)
+    waveforms, labels, weights = mixup(waveforms, labels, weights, rng, alpha=0.8)  # a batch
 
 An augmentation is a pure function (waveform float32 (samples,) at 16 kHz, rng) -> waveform float32; everything
 random comes from `rng`, so the same seed gives the same bytes in any thread. None changes the class: give all of
@@ -171,7 +173,7 @@ def through_codec(waveform: np.ndarray, name: str, bit_rate: int) -> np.ndarray:
 
 
 def _encode_and_decode(waveform: np.ndarray, codec: Codec, bit_rate: int) -> tuple[np.ndarray, int]:
-    """Through FFmpeg, with at least two frames of silence after the end; returns samples and their rate."""
+    """Through FFmpeg, with at least a frame of silence after the end; returns samples and their rate."""
     import av
 
     encoder = av.CodecContext.create(codec.encoder, "w")
@@ -181,7 +183,7 @@ def _encode_and_decode(waveform: np.ndarray, codec: Codec, bit_rate: int) -> tup
     encoder.format = next(name for name in ("fltp", "flt", "s16") if name in formats)
     encoder.open()
     size = encoder.frame_size or 160
-    samples = (len(waveform) // size + 3) * size
+    samples = (len(waveform) // size + 2) * size
     padded = np.zeros((1, samples), np.float32)
     padded[0, : len(waveform)] = waveform
     if encoder.format.name == "s16":

@@ -176,6 +176,9 @@ def test_band_is_kept_and_the_rest_is_gone(low, high):
     impulse[1000] = 1
     response = keep_band(impulse, low, high)
     np.testing.assert_allclose(response, response[::-1], atol=1e-6)  # zero phase
+    impulse = np.zeros(2048, np.float32)
+    impulse[-1] = 1
+    assert np.abs(keep_band(impulse, low, high)[:500]).max() < 1e-3  # the end does not ring into the start
 
 
 def test_band_limit_draws_telephones_and_low_passes():
@@ -232,6 +235,17 @@ def test_codec_loses_something_and_stays_in_place(name, recording):
             hertz, density = welch(copy, SAMPLE_RATE, nperseg=1024)
             assert density[hertz > 4_300].sum() < 1e-4 * density.sum()
     assert len(rates) == 1 or likeness[rates[-1]] > likeness[rates[0]]  # more bits, more alike
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_codec_is_whole_to_the_last_sample_at_any_length(name):
+    frame = 1024 if name == "aac" else 576 if name == "mp3" else 320
+    for samples in (1, 2, frame - 1, frame, 5 * frame, 5 * frame + 1):
+        clip = tone(700, samples + 800)[800:]
+        copy = through_codec(clip, name, CODECS[name].bit_rates[-1])
+        assert copy.shape == clip.shape and np.isfinite(copy).all()
+        if samples > 1000:
+            assert np.linalg.norm(copy[-100:]) > 0.5 * np.linalg.norm(clip[-100:])
 
 
 def test_codec_draws_every_codec_and_several_bit_rates(monkeypatch):
