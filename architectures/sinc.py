@@ -44,7 +44,8 @@ class SincFilters(layers.Layer):
         return ops.conv(x, self.responses[:, None], padding="valid")
 
     def call(self, x):
-        x = ops.max_pool(ops.abs(self.filtered(x)), self.pool, padding="valid")
+        # strides are said, for Keras derives wrong ones from the size on JAX in one dimension
+        x = ops.max_pool(ops.abs(self.filtered(x)), self.pool, strides=self.pool, padding="valid")
         if self.band_pool == 1:
             return x
         bands = self.filters // self.band_pool

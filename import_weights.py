@@ -1,0 +1,344 @@
+"""Published PyTorch checkpoints become detectors of this project, without PyTorch and without running them.
+
+    python import_weights.py AASIST.pth --out pretrained        # writes pretrained/aasist.keras and its card
+    python import_weights.py AASIST-L.pth --out pretrained      # aasist_l
+
+The checkpoints are those of https://github.com/clovaai/aasist (models/weights), licence MIT.
+
+A checkpoint is a pickle, and loading a pickle can run any program. `read_checkpoint` therefore reads only what
+`torch.save` writes for a dictionary of tensors: an uncompressed zip, the few pickle instructions that takes,
+three kinds of names, and storages whose sizes agree. Everything else is refused in one line.
+"""
+
+import io
+import math
+import pickle
+import pickletools
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backend import keras
+from config import LABELS, Config, feature_config
+from errors import CommandParser, UserError, run_command
+from model import build_model, build_network, save_model, sha256
+
+# ---------------------------------------------------------------- a torch checkpoint, read as data
+
+STORAGES = {
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+}
+# what torch writes for a dictionary of tensors; nothing that makes objects of classes or looks up attributes
+INSTRUCTIONS = """
+PROTO STOP MARK GLOBAL REDUCE BUILD BINPERSID BINPUT LONG_BINPUT BINGET LONG_BINGET EMPTY_DICT SETITEM SETITEMS
+EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINUNICODE BININT BININT1 BININT2 LONG1 NEWTRUE NEWFALSE NONE
+""".split()  # noqa: SIM905
+
+
+class _Tensors(dict):
+    """Stands for OrderedDict; the attributes that torch hangs on it are dropped."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Rebuild:
+    """Stands for torch._utils._rebuild_tensor_v2: a view of a storage becomes an array."""
+
+    __slots__ = ()  # nothing can be set on it
+
+    def __call__(self, storage, offset, size, stride, requires_grad, hooks, *metadata) -> np.ndarray:
+        if not isinstance(storage, np.ndarray) or not isinstance(size, tuple) or not isinstance(stride, tuple):
+            raise pickle.UnpicklingError("a tensor without a storage, size and stride")
+        if any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
+            raise pickle.UnpicklingError(f"a tensor of size {size}, stride {stride}, offset {offset}")
+        contiguous = tuple(math.prod(size[k + 1 :]) for k in range(len(size)))
+        if len(stride) != len(size) or any(
+            step != wanted for n, step, wanted in zip(size, stride, contiguous, strict=True) if n != 1
+        ):
+            raise pickle.UnpicklingError(f"a tensor of size {size} with stride {stride}; only contiguous ones are read")
+        end = offset + math.prod(size)
+        if end > len(storage):
+            raise pickle.UnpicklingError(f"a tensor reaches element {end} of a storage of {len(storage)}")
+        return storage[offset:end].reshape(size)
+
+
+class _Reader(pickle.Unpickler):
+    """Admits the names of a dictionary of tensors, and reads storages from the archive."""
+
+    def __init__(self, program: bytes, archive: zipfile.ZipFile, root: str):
+        super().__init__(io.BytesIO(program))
+        self.archive, self.root = archive, root
+        self.storages: dict[str, np.ndarray] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return _Tensors
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _Rebuild()
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no dictionary of tensors needs")
+
+    def persistent_load(self, pid: Any) -> np.ndarray:
+        if not (isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage"):
+            raise pickle.UnpicklingError("a reference that is not to a storage")
+        _, dtype, key, _, count = pid
+        if dtype not in STORAGES.values() or not isinstance(key, str) or type(count) is not int or count < 0:
+            raise pickle.UnpicklingError("a storage without a type, key and size")
+        if key not in self.storages:
+            stored = _stored(self.archive, f"{self.root}/data/{key}")
+            self.storages[key] = np.frombuffer(stored, dtype) if len(stored) % np.dtype(dtype).itemsize == 0 else None
+        storage = self.storages[key]
+        if storage is None or storage.dtype != np.dtype(dtype) or len(storage) != count:
+            raise pickle.UnpicklingError(f"storage {key} does not hold {count} numbers of type {dtype}")
+        return storage
+
+
+def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
+    entry = archive.getinfo(name)
+    if entry.compress_type != zipfile.ZIP_STORED:  # torch compresses nothing; what is stored cannot swell
+        raise pickle.UnpicklingError(f"{name} is compressed")
+    return archive.read(entry)
+
+
+def _check_instructions(program: bytes) -> None:
+    for instruction, argument, _ in pickletools.genops(program):
+        if instruction.name not in INSTRUCTIONS:
+            raise pickle.UnpicklingError(f"pickle instruction {instruction.name} has no place in one")
+        if instruction.name == "LONG_BINPUT" and argument >= len(program):  # would reserve memory up to it
+            raise pickle.UnpicklingError(f"memo index {argument} in a pickle of {len(program)} bytes")
+
+
+def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint that `torch.save` wrote from a flat state dictionary, by name."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path}: not a torch checkpoint in the zip format that torch 1.6 and later write")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            pickles = [name for name in names if name.split("/")[1:] == ["data.pkl"]]
+            if len(pickles) != 1 or len(set(names)) != len(names):
+                raise pickle.UnpicklingError("a zip file without the one data.pkl of a checkpoint")
+            root = pickles[0].split("/")[0]
+            if f"{root}/byteorder" in names and _stored(archive, f"{root}/byteorder") != b"little":
+                raise pickle.UnpicklingError("it is not little-endian")
+            program = _stored(archive, pickles[0])
+            _check_instructions(program)
+            tensors = _Reader(program, archive, root).load()
+    except Exception as error:  # what a hostile or damaged file can raise has no list
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: not a checkpoint that can be read here: {reason}") from error
+    flat = isinstance(tensors, dict) and all(
+        isinstance(name, str) and isinstance(tensor, np.ndarray) for name, tensor in tensors.items()
+    )
+    if not flat or not tensors:
+        raise UserError(f"{path}: not a dictionary of tensors by name")
+    if broken := sorted(name for name, tensor in tensors.items() if not np.isfinite(tensor).all()):
+        raise UserError(f"{path}: {broken[0]} holds values that are not finite")
+    return dict(tensors)
+
+
+# ---------------------------------------------------------------- its tensors in our network
+
+PUBLISHED = {
+    "aasist": "ASVspoof 2019 LA eval: EER 0.83 %, min t-DCF 0.0275 (the authors' best training run)",
+    "aasist_l": "ASVspoof 2019 LA eval: EER 0.99 %, min t-DCF 0.0309 (the authors' best training run)",
+}
+OFFICIAL_LABELS = ("spoof", "bonafide")  # order of the published outputs
+# name of our layer -> theirs
+LAYERS = {
+    "first_norm": "first_bn",
+    "frequency_attention": "GAT_layer_S",
+    "time_attention": "GAT_layer_T",
+    "frequency_pool": "pool_S",
+    "time_pool": "pool_T",
+    "logit": "out_layer",
+    **{f"branch{k}_first": f"HtrgGAT_layer_ST{k}1" for k in (1, 2)},
+    **{f"branch{k}_second": f"HtrgGAT_layer_ST{k}2" for k in (1, 2)},
+    **{f"branch{k}_frequency_pool": f"pool_hS{k}" for k in (1, 2)},
+    **{f"branch{k}_time_pool": f"pool_hT{k}" for k in (1, 2)},
+}
+for _k in range(6):
+    LAYERS |= {
+        f"block{_k}_{ours}": f"encoder.{_k}.0.{theirs}"
+        for ours, theirs in (("first", "conv1"), ("norm", "bn2"), ("second", "conv2"), ("skip", "conv_downsample"))
+    }
+# layers inside a layer
+PARTS = {
+    "edge": "att_proj",
+    "gathered": "proj_with_att",
+    "own": "proj_without_att",
+    "master_edge": "att_projM",
+    "master_gathered": "proj_with_attM",
+    "master_own": "proj_without_attM",
+    "of_time": "proj_type1",
+    "of_frequency": "proj_type2",
+    "norm": "bn",
+    "score": "proj",
+}
+VARIABLES = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+WHOLE = {
+    "frequency_position/position": "pos_S",
+    "branch1_first/master": "master1",
+    "branch2_first/master": "master2",
+}
+# computed and then discarded by the published code (see architectures/aasist.py), and counters of steps
+UNUSED = {
+    f"encoder.{k}.0.bn1.{name}" for k in range(1, 6) for name in ("weight", "bias", "running_mean", "running_var")
+}
+COUNTER = ".num_batches_tracked"
+
+
+def official_names(path: str) -> list[str]:
+    """The published tensors that make up one weight of our network, by its path."""
+    if path in WHOLE:
+        return [WHOLE[path]]
+    layer, *part, variable = path.split("/")
+    prefix = LAYERS[layer]
+    if variable == "master_direction":
+        return [f"{prefix}.att_weightM"]
+    if variable == "direction":
+        kinds = ("11", "12", "22") if layer.startswith("branch") else ("",)
+        return [f"{prefix}.att_weight{kind}" for kind in kinds]
+    return [".".join([prefix, *(PARTS[name] for name in part), VARIABLES[variable]])]
+
+
+def converted(path: str, tensors: list[np.ndarray]) -> np.ndarray:
+    """Published tensors as the value of the weight `path`."""
+    value = tensors[0]
+    if path.endswith("direction"):
+        value = np.concatenate(tensors, axis=-1)
+    elif path == "frequency_position/position":
+        value = value[0]
+    elif path.endswith("kernel"):  # (out, in) -> (in, out); (out, in, f, t) -> (f, t, in, out)
+        value = value.T if value.ndim == 2 else value.transpose(2, 3, 1, 0)
+    if path.startswith("logit/"):
+        value = value[..., [OFFICIAL_LABELS.index(label) for label in LABELS]]
+    return value
+
+
+def match(network: keras.Model, tensors: dict[str, np.ndarray]) -> tuple[list[np.ndarray], list[str]]:
+    """Values for all weights of a network, and what stands against them: missing, of another shape, left over."""
+    values, problems, used = [], [], set()
+    for weight in network.weights:
+        names = official_names(weight.path.removeprefix(f"{network.name}/"))
+        used.update(names)
+        if missing := [name for name in names if name not in tensors]:
+            problems += [f"{name} is missing" for name in missing]
+            continue
+        try:
+            value = converted(weight.path.removeprefix(f"{network.name}/"), [tensors[name] for name in names])
+        except (ValueError, IndexError):
+            value = None
+        if value is None or value.shape != tuple(weight.shape) or value.dtype.kind != "f":
+            shapes = ", ".join(f"{tensors[name].shape}" for name in names)
+            problems.append(f"{names[0]} has shape {shapes}, which does not give {tuple(weight.shape)}")
+        values.append(value)
+    left_over = sorted(name for name in set(tensors) - used - UNUSED if not name.endswith(COUNTER))
+    return values, problems + [f"{name} is left over" for name in left_over]
+
+
+def import_checkpoint(path: Path) -> tuple[str, keras.Model]:
+    """Recognise a checkpoint's network by its tensors: its name in MODELS and the model with these weights."""
+    tensors = read_checkpoint(path)
+    refusals = []
+    for name in PUBLISHED:
+        config = _config(name)
+        network = build_network(config)
+        values, problems = match(network, tensors)
+        if not problems:
+            model = build_model(config)
+            model.get_layer(network.name).set_weights(values)
+            return name, model
+        refusals.append((len(problems), name, problems[0]))
+    count, name, problem = min(refusals)
+    raise UserError(f"{path}: holds no network of {', '.join(PUBLISHED)}; nearest is {name}, {count} differ: {problem}")
+
+
+def _config(name: str) -> Config:
+    return Config(recipe=name, model=name, features=feature_config("raw"))
+
+
+# ---------------------------------------------------------------- what published scores are made of
+
+
+@lru_cache(maxsize=2)  # a new model is a new graph to trace
+def embedding_model(model: keras.Model) -> keras.Model:
+    """Waveform (b, samples) -> what enters the last layer of the network, sharing a model's weights."""
+    x = model.input
+    for layer in model.layers[1:]:
+        if not isinstance(layer, keras.Model):
+            x = layer(x)
+            continue
+        return keras.Model(model.input, keras.Model(layer.input, layer.get_layer("logit").input)(x))
+    raise UserError(f"model {model.name} holds no network with a layer `logit`")
+
+
+def class_logits(model: keras.Model, waveforms: np.ndarray) -> np.ndarray:
+    """Both class logits (b, 2), columns bonafide and spoof, of waveforms (b, samples).
+
+    The published scores are the bona fide column alone. The spoof logit is the second minus the first.
+    """
+    network = next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
+    last = network.get_layer("logit") if network is not None else None
+    if not hasattr(last, "class_logits"):
+        raise UserError(f"model {model.name} ends in one logit; class logits are those of aasist, aasist_l, rawnet2")
+    embedding = embedding_model(model).predict_on_batch(waveforms)
+    return keras.ops.convert_to_numpy(last.class_logits(keras.ops.convert_to_tensor(embedding, "float32")))
+
+
+# ---------------------------------------------------------------- command line
+
+
+def card(name: str, model: keras.Model, source: Path) -> dict[str, Any]:
+    """What is written beside the weights."""
+    return {
+        "model": name,
+        "parameters": model.count_params(),
+        "config": _config(name).to_dict(),
+        "labels": list(LABELS),
+        "output": "one logit, higher = more likely spoof; apply a sigmoid once for a probability",
+        "score": "the published score is the bona fide logit alone (import_weights.class_logits, column 0); "
+        "this model's logit is spoof minus bona fide",
+        "source": {"file": source.name, "sha256": sha256(source), "from": "https://github.com/clovaai/aasist"},
+        "published": PUBLISHED[name],
+        "data": {"dataset": "ASVspoof 2019 LA, train"},
+        "licence": "MIT, NAVER Corp., for the weights; imported without change of their values",
+    }
+
+
+def main() -> int:
+    parser = CommandParser(description="Turn a published PyTorch checkpoint into a detector of this project.")
+    parser.add_argument("checkpoint", type=Path, help="AASIST.pth or AASIST-L.pth")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the .keras file and its card")
+    arguments = parser.parse_args()
+
+    name, model = import_checkpoint(arguments.checkpoint)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / f"{name}.keras"
+    save_model(model, path, card(name, model, arguments.checkpoint))
+    print(f"{path}: {name}, {model.count_params():,} parameters from {arguments.checkpoint.name}; {PUBLISHED[name]}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
