@@ -141,7 +141,7 @@ class Codec(NamedTuple):
 
 CODECS = {
     "mp3": Codec("libmp3lame", "mp3float", 16_000, 0, (16_000, 24_000, 32_000, 48_000, 64_000)),
-    "aac": Codec("aac", "aac", 16_000, 1024, (16_000, 24_000, 32_000, 48_000, 64_000)),
+    "aac": Codec("aac", "aac", 16_000, 1024, (16_000, 24_000, 32_000, 48_000)),
     # complexity 5 of 10: half the time, and what phones use
     "opus": Codec("libopus", "opus", 16_000, 0, (8_000, 12_000, 16_000, 24_000, 32_000), {"compression_level": "5"}),
     "mu_law": Codec("pcm_mulaw", "pcm_mulaw", 8_000, 0, (64_000,)),
