@@ -173,7 +173,7 @@ def through_codec(waveform: np.ndarray, name: str, bit_rate: int) -> np.ndarray:
 
 
 def _encode_and_decode(waveform: np.ndarray, codec: Codec, bit_rate: int) -> tuple[np.ndarray, int]:
-    """Through FFmpeg, with at least a frame of silence after the end; returns samples and their rate."""
+    """Through FFmpeg, with more than a frame of silence after the end; returns samples and their rate."""
     import av
 
     encoder = av.CodecContext.create(codec.encoder, "w")
@@ -181,19 +181,10 @@ def _encode_and_decode(waveform: np.ndarray, codec: Codec, bit_rate: int) -> tup
     encoder.time_base, encoder.thread_count, encoder.options = Fraction(1, codec.rate), 1, dict(codec.options)
     formats = {form.name for form in encoder.codec.audio_formats}
     encoder.format = next(name for name in ("fltp", "flt", "s16") if name in formats)
-    encoder.open()
-    size = encoder.frame_size or 160
-    samples = (len(waveform) // size + 2) * size
-    padded = np.zeros((1, samples), np.float32)
-    padded[0, : len(waveform)] = waveform
-    if encoder.format.name == "s16":
-        padded = np.rint(padded * 32767).astype(np.int16)
-    packets = []
-    for start in range(0, samples, size):
-        frame = av.AudioFrame.from_ndarray(padded[:, start : start + size], encoder.format.name, "mono")
-        frame.sample_rate, frame.pts = codec.rate, start
-        packets += encoder.encode(frame)
-    packets += encoder.encode(None)
+    # PyAV converts the samples and cuts them into the encoder's frames
+    frame = av.AudioFrame.from_ndarray(np.pad(waveform, (0, 2048))[None].astype(np.float32), "fltp", "mono")
+    frame.sample_rate, frame.pts = codec.rate, 0
+    packets = encoder.encode(frame) + encoder.encode(None)
 
     decoder = av.CodecContext.create(codec.decoder, "r")
     decoder.sample_rate, decoder.layout, decoder.thread_count = codec.rate, "mono", 1
@@ -201,7 +192,7 @@ def _encode_and_decode(waveform: np.ndarray, codec: Codec, bit_rate: int) -> tup
         decoder.extradata = encoder.extradata
     frames = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
     decoded = np.concatenate([frame.to_ndarray().ravel() for frame in frames])
-    scale = 32767 if decoded.dtype == np.int16 else 1
+    scale = 32768 if decoded.dtype == np.int16 else 1
     return (decoded / scale).astype(np.float32), frames[0].sample_rate
 
 
