@@ -1,8 +1,10 @@
 """RES-EfficientCNN: EfficientNet-B0 (Tan & Le, ICML 2019) with residual adapters on a mel spectrogram as an image.
 
 The body is that of keras.applications. An adapter is a bottleneck of 1x1 convolutions whose result is added to its
-input; it stands after the chosen stages, so that pretrained filters can bend to spectrograms. Where the body's
-weights come from is always said: nothing is downloaded unless `weights` is "imagenet".
+input, so that pretrained filters can bend to spectrograms. One after every stage also feeds the shifts of the batch
+norms that end EfficientNet's blocks: without a nonlinearity there, the next batch norm cancels them and their
+gradient is zero. Where the body's weights come from is always said: nothing is downloaded unless `weights` is
+"imagenet".
 
 The one channel becomes an image by fixed constants, equal in training and in every export: log power -14 (below the
 mel floor of ln 1e-6) is black, 7 (loud speech) is white, the three colours are equal, and each is scaled as
@@ -37,11 +39,11 @@ STAGE_ENDS = (
 def res_efficient_cnn(
     input_shape: tuple[int, int, int],
     weights: str | None = None,
-    adapter_stages: Sequence[int] = (3, 5, 7),
+    adapter_stages: Sequence[int] = (1, 2, 3, 4, 5, 6, 7),
     adapter_reduction: int = 4,
     dropout: float = 0.2,
 ) -> keras.Model:
-    """EfficientNet-B0 with adapters after stages 1 to 7, as chosen: (time, frequency, 1) -> logit.
+    """EfficientNet-B0 with an adapter after each of its seven stages: (time, frequency, 1) -> logit.
 
     `weights`: None starts from scratch, "imagenet" lets Keras download its weights, else the path of a weights
     file of the body without its top (what "imagenet" downloads, or `efficient_net(...).save_weights`).
@@ -96,7 +98,8 @@ def residual_adapter(x, reduction: int, name: str):
     down = layers.Conv2D(max(1, x.shape[-1] // reduction), 1, activation="swish", name=f"{name}_down")(x)
     # starts small, so that a pretrained body is hardly changed; from zero, no gradient would reach `down`
     small = keras.initializers.RandomNormal(stddev=0.01)
-    up = layers.Conv2D(x.shape[-1], 1, kernel_initializer=small, name=f"{name}_up")(down)
+    # no bias: the batch norm that follows would cancel it
+    up = layers.Conv2D(x.shape[-1], 1, use_bias=False, kernel_initializer=small, name=f"{name}_up")(down)
     return layers.Add(name=f"{name}_add")([x, up])
 
 

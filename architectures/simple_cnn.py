@@ -29,11 +29,10 @@ def simple_cnn(
             kernel_size,
             padding="same",
             activation="relu",
-            kernel_initializer="he_normal",
             name=f"convolution_{number}",
         )(x)
         x = layers.MaxPooling2D(2, padding="same", name=f"pool_{number}")(x)
     x = layers.Flatten()(x)  # mel: (b, 16 * 8 * 128)
-    x = layers.Dense(dense_units, activation="relu", kernel_initializer="he_normal", name="dense")(x)
+    x = layers.Dense(dense_units, activation="relu", name="dense")(x)
     x = layers.Dropout(dropout)(x)
     return keras.Model(inputs, logit_layer()(x), name="simple_cnn")
