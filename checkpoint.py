@@ -25,6 +25,7 @@ class Progress:
     stale_epochs: int = 0  # since dev EER last improved
     best: dict[str, Any] | None = None  # the best epoch's row of the history
     history: list[dict[str, Any]] = field(default_factory=list)
+    averaged: int = 0  # epochs whose weights are in the average
     finished: bool = False
 
     @property
@@ -51,12 +52,28 @@ class Checkpoint:
         self.model, self.file = model, run / "last.npz"
         self.fresh_optimizer = [np.array(v) for v in model.optimizer.variables]
         self.best: list[np.ndarray] | None = None  # weights of the best epoch
+        self.average: list[np.ndarray] = []  # of the weights of the last epochs, where that is wanted
 
     def keep_best(self) -> None:
         self.best = [np.array(v) for v in self.model.variables]
 
     def load_best(self) -> None:
         assign(self.model.variables, self.best)
+
+    def add_to_average(self, progress: Progress) -> None:
+        """Take this epoch's weights into the average."""
+        progress.averaged += 1
+        weights = [np.array(v, np.float64) for v in self.model.variables]
+        before = self.average or weights
+        self.average = [a + (w - a) / progress.averaged for a, w in zip(before, weights, strict=True)]
+
+    def load_average(self) -> None:
+        kept = [np.array(v) for v in self.model.variables]
+        averaged = [
+            a if v.dtype.startswith("float") else k
+            for v, a, k in zip(self.model.variables, self.average, kept, strict=True)
+        ]
+        assign(self.model.variables, averaged)  # a seed is no weight: it stays
 
     def start_stage(self) -> None:
         """Go on from the best weights with an optimizer that has no memory."""
@@ -67,7 +84,7 @@ class Checkpoint:
         return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
 
     def write(self, progress: Progress) -> None:
-        groups = {**self._live(), "best": self.best}
+        groups = {**self._live(), "best": self.best, "average": self.average}
         arrays = {f"{name}_{i}": np.array(v) for name, group in groups.items() for i, v in enumerate(group)}
         unfinished = self.file.with_name("unfinished_last.npz")
         with unfinished.open("wb") as file:
@@ -81,6 +98,8 @@ class Checkpoint:
             for name, variables in self._live().items():
                 assign(variables, [state[f"{name}_{i}"] for i in range(len(variables))])
             self.best = [state[f"best_{i}"] for i in range(len(self.model.variables))]
+            if "average_0" in state:
+                self.average = [state[f"average_{i}"] for i in range(len(self.model.variables))]
 
 
 def assign(variables: list, values: list[np.ndarray]) -> None:

@@ -7,7 +7,7 @@ Also the vocabulary of the whole project, said once:
 """
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -63,11 +63,24 @@ class TrainingConfig:
     epochs: tuple[int, ...] = (100,)
     learning_rate: tuple[float, ...] = (1e-3,)
     final_learning_rate: float = 1e-5
-    schedule: str = "sigmoid"  # sigmoid (per epoch) | cosine (per step) | constant
+    schedule: str = "sigmoid"  # sigmoid (per epoch) | cosine (per step) | halving (every 10 epochs) | constant
     batch_size: int = 16
     balance: str = "weights"  # none | weights | sampling
     bonafide_weight: float | None = None  # with weights; None: from the class counts
+    loss: str = "bce"  # bce | focal | oc_softmax | p2sgrad (losses.py)
     clip_norm: float | None = 5.0  # global gradient norm
+    weight_decay: float | None = None  # decoupled from the gradient, times the learning rate
+    sam: float | None = None  # radius of sharpness-aware minimisation: every batch then counts twice
+    swa: float | None = None  # average the weights of this last share of the last stage's epochs
+    augment: tuple[str, ...] = ()  # names of augmentation.AUGMENTATIONS; one of them is drawn for a clip
+    augment_probability: float = 0.5
+    augment_only: str = "both"  # both | bonafide | spoof
+    bonafide_copies: float | None = None  # augmented extra copies an epoch, for each bona fide clip
+    mixup: float | None = None  # alpha of the Beta distribution of the blend
+    spec_augment: int = 0  # masks on the features (feature_masks.py): so many stripes in time and in frequency,
+    mask_high: tuple[float, ...] = ()  # all bins above a share drawn between these two, as in (0.80, 0.87),
+    mask_low: tuple[float, ...] = ()  # all bins below
+    mask_probability: float = 0.6
     precision: str = "float32"  # float32 | mixed_bfloat16 | mixed_float16
     patience: int = 15  # epochs without a better dev EER before a stage ends
     deterministic: bool = False
@@ -77,11 +90,28 @@ class TrainingConfig:
 
 # settings of which there are only so many
 CHOICES = {
-    "schedule": ("sigmoid", "cosine", "constant"),
+    "schedule": ("sigmoid", "cosine", "halving", "constant"),
+    "loss": ("bce", "focal", "oc_softmax", "p2sgrad"),
+    "augment_only": ("both", "bonafide", "spoof"),
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
     "balance": ("none", "weights", "sampling"),
     "cache": ("auto", "memory", "disk", "none"),
 }
+POSITIVE = (
+    "batch_size",
+    "patience",
+    "sample",
+    "final_learning_rate",
+    "clip_norm",
+    "bonafide_weight",
+    "weight_decay",
+    "sam",
+    "swa",
+    "bonafide_copies",
+    "mixup",
+    "mask_probability",
+)
+SHARES = ("sample", "swa", "augment_probability", "mask_probability")
 
 
 def check_training(training: TrainingConfig) -> None:
@@ -89,12 +119,26 @@ def check_training(training: TrainingConfig) -> None:
     for name, valid in CHOICES.items():
         if getattr(training, name) not in valid:
             raise UserError(f"unknown {name} {getattr(training, name)!r}; valid: {', '.join(valid)}")
-    for name in ("batch_size", "patience", "sample", "final_learning_rate", "clip_norm", "bonafide_weight"):
+    for name in POSITIVE:
         value = getattr(training, name)
         if value is not None and value <= 0:
             raise UserError(f"{name} is {value}; it must be above 0")
+    for name in SHARES:
+        value = getattr(training, name)
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"{name} is {value}; it is a share, from 0 to 1")
+    for name in ("mask_high", "mask_low"):
+        if len(band := getattr(training, name)) not in (0, 2) or list(band) != sorted(band):
+            raise UserError(f"{name} is {','.join(map(str, band))}; two shares are needed, as in 0.80,0.87")
     if training.bonafide_weight is not None and training.balance != "weights":
         raise UserError(f"bonafide_weight has no effect with balance {training.balance}; leave it out")
+    if training.sam is not None and training.precision == "mixed_float16":
+        raise UserError("sam takes steps in pairs, of which float16's loss scaling skips some: use mixed_bfloat16")
+    if training.bonafide_copies is not None:
+        if not training.augment:
+            raise UserError("bonafide_copies are augmented copies: say with --augment how")
+        if training.balance == "sampling":
+            raise UserError("bonafide_copies and balance sampling both repeat bona fide clips: choose one")
 
 
 @dataclass(frozen=True)
@@ -166,9 +210,3 @@ def read_config(path: Path) -> Config:
         return config_from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable config ({error})") from error
-
-
-def override(config: Config, **changes: Any) -> Config:
-    """Replace training settings by name, leaving out those that are None."""
-    changes = {k: v for k, v in changes.items() if v is not None}
-    return replace(config, training=replace(config.training, **changes))

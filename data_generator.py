@@ -1,8 +1,11 @@
 """The table becomes batches of waveforms: parallel decode, crop or repeat-pad, balance, cache, prefetch.
 
     reader = ClipReader(table)
-    for waveforms, labels, weights in training_batches(reader, config, epoch=0):   # a tf.data.Dataset
+    for waveforms, labels, weights in training_batches(reader, config, epoch=0):
         ...
+
+On the TensorFlow backend the batches are a tf.data.Dataset, elsewhere a plain iterable of NumPy arrays that needs
+no TensorFlow; both hold the same numbers.
 
 Everything random in an epoch is drawn from (seed, epoch, position): the same seed gives the same batches,
 whatever the number of threads, and a resumed run goes on as if it had not stopped.
@@ -10,9 +13,14 @@ A clip that cannot be decoded is left out, never replaced, and kept in `reader.f
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,13 +29,12 @@ import soundfile
 from tqdm import tqdm
 
 from audio import fit_length, load_audio
+from augmentation import Augmenter, mixup
+from backend import keras
 from config import BONAFIDE, CHOICES, SAMPLE_RATE, SPOOF, Config, TrainingConfig
 from errors import AudioError, UserError
 
 PCM_SCALE = 32_768  # int16 in the cache: exact for 16-bit files at 16 kHz
-
-# (waveform, label, rng) -> waveform of any length; see `training_batches`
-Augment = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
 
 class ClipReader:
@@ -171,12 +178,36 @@ def epoch_rows(labels: np.ndarray, balance: str, seed: int, epoch: int) -> np.nd
     if balance != "sampling":
         return rng.permutation(len(labels))
     wanted = {BONAFIDE: len(labels) // 2, SPOOF: len(labels) - len(labels) // 2}
-    parts = []
-    for label, count in wanted.items():
-        rows = np.flatnonzero(labels == label)
-        rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
-        parts.append(np.concatenate(rounds)[:count])
+    parts = [_drawn_evenly(np.flatnonzero(labels == label), count, rng) for label, count in wanted.items()]
     return rng.permutation(np.concatenate(parts))
+
+
+def with_copies(rows: np.ndarray, labels: np.ndarray, copies: float, seed: int, epoch: int) -> np.ndarray:
+    """Rows of an epoch and, anywhere among them, extra bona fide ones: (rows, 2) of row number and is-a-copy.
+
+    `copies` is their number for each bona fide row: 1.877 makes 7,422 clips of 2,580.
+    """
+    bonafide = rows[labels[rows] == BONAFIDE]
+    rng = np.random.default_rng([seed, epoch, 1])
+    extra = _drawn_evenly(bonafide, round(copies * len(bonafide)), rng)
+    entries = np.stack([np.concatenate([rows, extra]), np.repeat([0, 1], [len(rows), len(extra)])], axis=1)
+    return rng.permutation(entries) if len(extra) else entries
+
+
+def _drawn_evenly(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` of the rows, none more than once more often than another."""
+    rounds = [rng.permutation(rows) for _ in range(-(-count // max(1, len(rows))))]
+    return np.concatenate([rows[:0], *rounds])[:count]
+
+
+def epoch_length(labels: np.ndarray, training: TrainingConfig) -> int:
+    """Clips in an epoch over rows of these labels."""
+    return len(labels) + round((training.bonafide_copies or 0) * int((labels == BONAFIDE).sum()))
+
+
+def batch_repeats(training: TrainingConfig) -> int:
+    """How often each batch comes: sharpness-aware minimisation looks at it twice."""
+    return 2 if training.sam else 1
 
 
 def class_weights(labels: np.ndarray, training: TrainingConfig) -> tuple[float, float]:
@@ -189,39 +220,44 @@ def class_weights(labels: np.ndarray, training: TrainingConfig) -> tuple[float, 
     return tuple(float(w) for w in len(labels) / (2 * counts))
 
 
-# ---------------------------------------------------------------- tf.data
+# ---------------------------------------------------------------- batches
 
 
-def training_batches(
-    reader: ClipReader,
-    config: Config,
-    epoch: int,
-    subset: np.ndarray | None = None,
-    augment: Augment | None = None,
-):
+def training_batches(reader: ClipReader, config: Config, epoch: int, subset: np.ndarray | None = None):
     """One epoch of (waveforms (b, samples), labels (b, 1), weights (b,)), float32.
 
     `subset` names the rows to train on (all by default). Clips are cropped at a random place or repeated to
-    length; `augment` sees the crop and may change its length, after which it is fitted again.
+    length, augmented, fitted to length again, and blended within the batch. With sharpness-aware minimisation
+    every batch comes twice in a row.
     """
     training, samples = config.training, config.features.samples
     subset = np.arange(len(reader)) if subset is None else subset
     rows = subset[epoch_rows(reader.labels[subset], training.balance, training.seed, epoch)]
-    weights = class_weights(reader.labels[subset], training)
+    entries = with_copies(rows, reader.labels, training.bonafide_copies or 0, training.seed, epoch)
+    weights = class_weights(reader.labels[entries[:, 0]], training)
+    if training.augment:
+        augment = Augmenter(training.augment, training.augment_probability, training.augment_only)
+        augment_copy = Augmenter(training.augment, 1.0)  # a copy that is not changed would say nothing new
 
     def load(position: int) -> tuple[np.ndarray, int, float]:
-        row = rows[position]
+        row, is_copy = entries[position]
         label = int(reader.labels[row])
         rng = np.random.default_rng([training.seed, epoch, position])
         waveform = reader.read(row)
         waveform = fit_length(waveform, samples, int(rng.integers(max(1, len(waveform) - samples + 1))))
-        if augment is not None:
-            waveform = fit_length(augment(waveform, label, rng), samples)
+        if training.augment:
+            waveform = fit_length((augment_copy if is_copy else augment)(waveform, label, rng), samples)
         return waveform, label, weights[label]
 
-    return _batches(load, len(rows), samples, training.batch_size).map(
-        lambda waveform, label, weight, _: (waveform, label[:, None], weight)
-    )
+    def finish(waveforms, labels, clip_weights, positions):
+        labels = labels[:, None]  # (b, 1)
+        if training.mixup is None:
+            return waveforms, labels, clip_weights
+        rng = np.random.default_rng([training.seed, epoch, int(positions[0]), 2])
+        return mixup(waveforms, labels, clip_weights, rng, training.mixup)
+
+    parts = (((samples,), "float32"), ((1,), "float32"), ((), "float32"))
+    return _batches(_Plan(load, finish, parts, len(entries), samples, training.batch_size, batch_repeats(training)))
 
 
 def evaluation_batches(reader: ClipReader, samples: int, batch_size: int = 32):
@@ -230,34 +266,95 @@ def evaluation_batches(reader: ClipReader, samples: int, batch_size: int = 32):
     def load(row: int) -> tuple[np.ndarray, int, float]:
         return fit_length(reader.read(row), samples), int(reader.labels[row]), 1.0
 
-    batches = _batches(load, len(reader), samples, batch_size)
-    return batches.map(lambda waveform, label, weight, row: (waveform, row))
+    def finish(waveforms, labels, weights, positions):
+        return waveforms, positions
+
+    parts = (((samples,), "float32"), ((), "int64"))
+    return _batches(_Plan(load, finish, parts, len(reader), samples, batch_size))
 
 
-def _batches(load: Callable[[int], tuple[np.ndarray, int, float]], count: int, samples: int, batch_size: int):
-    """tf.data over positions 0..count-1, decoded in parallel; a clip that fails is dropped."""
-    import tensorflow as tf
+@dataclass(frozen=True)
+class _Plan:
+    """What the batches are made of, in NumPy alone."""
 
-    def load_or_mark(position):
+    load: Callable[[int], tuple[np.ndarray, int, float]]  # position -> waveform, label, weight; raises AudioError
+    finish: Callable[..., tuple[np.ndarray, ...]]  # the batch of waveforms, labels, weights, positions -> outputs
+    parts: tuple[tuple[tuple[int, ...], str], ...]  # shape (without the batch) and type of each output
+    count: int
+    samples: int
+    batch_size: int
+    times: int = 1  # how often each batch comes
+
+    def load_or_mark(self, position) -> tuple[np.ndarray, np.float32, np.float32, np.bool_]:
+        """Like `load`, the last value telling whether the clip could be read; the reader notes why not."""
         try:
-            waveform, label, weight = load(int(position))
-        except AudioError:  # noted by the reader
-            return np.zeros(samples, np.float32), np.float32(0), np.float32(0), np.bool_(False)
+            waveform, label, weight = self.load(int(position))
+        except AudioError:
+            return np.zeros(self.samples, np.float32), np.float32(0), np.float32(0), np.bool_(False)
         return waveform.astype(np.float32), np.float32(label), np.float32(weight), np.bool_(True)
+
+    def finish_typed(self, *batch) -> list[np.ndarray]:
+        return [np.asarray(out, kind) for out, (_, kind) in zip(self.finish(*batch), self.parts, strict=True)]
+
+
+def _batches(plan: _Plan):
+    """Positions 0..count-1 decoded in parallel and batched; a clip that fails is dropped."""
+    return _tensorflow_batches(plan) if keras.backend.backend() == "tensorflow" else _PlainBatches(plan)
+
+
+def _tensorflow_batches(plan: _Plan):
+    import tensorflow as tf
 
     def decode(position):
         outputs = (tf.float32, tf.float32, tf.float32, tf.bool)
-        waveform, label, weight, good = tf.numpy_function(load_or_mark, [position], outputs, stateful=False)
-        waveform.set_shape((samples,))
+        waveform, label, weight, good = tf.numpy_function(plan.load_or_mark, [position], outputs, stateful=False)
+        waveform.set_shape((plan.samples,))
         for scalar in (label, weight, good):
             scalar.set_shape(())
         return waveform, label, weight, position, good
 
-    return (
-        tf.data.Dataset.range(count)
+    def finish(*batch):
+        kinds = [kind for _, kind in plan.parts]
+        outputs = tf.numpy_function(plan.finish_typed, batch, kinds, stateful=False)
+        for output, (shape, _) in zip(outputs, plan.parts, strict=True):
+            output.set_shape((None, *shape))
+        return tuple(outputs)
+
+    batches = (
+        tf.data.Dataset.range(plan.count)
         .map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .filter(lambda waveform, label, weight, position, good: good)
         .map(lambda waveform, label, weight, position, good: (waveform, label, weight, position))
-        .batch(batch_size)
-        .prefetch(tf.data.AUTOTUNE)
+        .batch(plan.batch_size)
+        .map(finish)
     )
+    if plan.times > 1:
+        batches = batches.flat_map(lambda *batch: tf.data.Dataset.from_tensors(batch).repeat(plan.times))
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+class _PlainBatches:
+    """The same batches as NumPy arrays: decoded by threads, a few batches ahead."""
+
+    def __init__(self, plan: _Plan):
+        self.plan = plan
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+        plan = self.plan
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            readable = self._readable(pool)
+            while clips := list(islice(readable, plan.batch_size)):
+                outputs = tuple(plan.finish_typed(*map(np.stack, zip(*clips, strict=True))))
+                for _ in range(plan.times):
+                    yield outputs
+
+    def _readable(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Any, ...]]:
+        """(waveform, label, weight, position) of every clip that can be read, in order."""
+        positions = iter(range(self.plan.count))
+        ahead = deque((p, pool.submit(self.plan.load_or_mark, p)) for p in islice(positions, 4 * self.plan.batch_size))
+        while ahead:
+            position, future = ahead.popleft()
+            ahead.extend((p, pool.submit(self.plan.load_or_mark, p)) for p in islice(positions, 1))
+            waveform, label, weight, good = future.result()
+            if good:
+                yield waveform, label, weight, np.int64(position)

@@ -13,19 +13,29 @@ ends in one raw logit, and a line in MODELS.
 import hashlib
 import inspect
 import json
+import math
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from architectures.aasist import aasist, aasist_l
 from architectures.layers import MaxFeatureMap, batch_norm, logit_layer
+from architectures.lcnn import lcnn
+from architectures.rawnet2 import rawnet2
+from architectures.res2net50 import res2net50, se_res2net50_thin
+from architectures.res_efficient_cnn import res_efficient_cnn
+from architectures.resnet50 import resnet50
+from architectures.simple_cnn import simple_cnn
 from backend import keras
 from config import Config, feature_config, write_json
 from errors import UserError
 from feature_extraction import feature_shape, front_end_layer
+from feature_masks import FeatureMasks
+from losses import COSINE_LOSSES, cosine_head
 
 layers, ops = keras.layers, keras.ops
 
@@ -79,18 +89,20 @@ def resmax(
     head: str = "flatten",
     second_kernel: int | None = 1,
     dropout: float = 0.7,
+    width: float = 1.0,
     units: int = 1,
 ) -> keras.Model:
     """Residual network whose only activation is the maximum of two feature maps.
 
-    (time, frequency, 1) -> logit. The defaults are the paper's; the authors' later variant has
-    head="average", second_kernel=None (the block's own size) and dropout 0.5. `units=2` is the paper's
-    softmax head, which has the published parameter count; every model here ends in one logit.
+    (time, frequency, 1) -> logit. The defaults are the paper's; the authors' later variant is `resmax_gap`.
+    `width` multiplies the filters of every block. `units=2` is the paper's softmax head, which has the
+    published parameter count; every model here ends in one logit.
     """
     if head not in ("flatten", "average"):
         raise UserError(f"resmax: unknown head {head!r}; valid: flatten, average")
     inputs = x = keras.Input(input_shape, name="features")
-    for filters, kernel, second_pair, pool in RESMAX_BLOCKS:
+    for paper_filters, kernel, second_pair, pool in RESMAX_BLOCKS:
+        filters = round(width * paper_filters)
         skip = x if x.shape[-1] == filters else layers.Conv2D(filters, 1, padding="same")(x)
         x = MaxFeatureMap(filters, kernel)(x)
         if second_pair:
@@ -114,10 +126,27 @@ class ModelSpec:
     build: Callable[..., keras.Model]  # (feature shape, **arguments) -> network: features -> logit
     front_end: str  # the front end it is meant for; its default length is the input length
     summary: str
+    arguments: dict[str, Any] = field(default_factory=dict)  # of `build`, where they differ from its own defaults
 
 
 MODELS = {
     "resmax": ModelSpec(resmax, "log_stft", "Max-Feature-Map residual network (Kwak et al., ICPR 2020)"),
+    "resmax_gap": ModelSpec(
+        resmax,
+        "log_stft",
+        "the ResMax authors' later variant",
+        {"head": "average", "second_kernel": None, "dropout": 0.5},
+    ),
+    "resmax_wide": ModelSpec(resmax, "log_stft", "ResMax of 4.7 times the filters", {"width": 4.7}),
+    "simple_cnn": ModelSpec(simple_cnn, "mel", "four convolutions with pooling and a dense layer"),
+    "resnet50": ModelSpec(resnet50, "mel", "ResNet-50 on one channel, from scratch (He et al., CVPR 2016)"),
+    "lcnn": ModelSpec(lcnn, "lfcc", "light CNN and LSTM (Wang & Yamagishi, Interspeech 2021)"),
+    "aasist": ModelSpec(aasist, "raw", "graph attention on raw samples (Jung et al., ICASSP 2022)"),
+    "aasist_l": ModelSpec(aasist_l, "raw", "the light AASIST of the same paper"),
+    "rawnet2": ModelSpec(rawnet2, "raw", "sinc filters, residual blocks and GRU (Tak et al., ICASSP 2021)"),
+    "res_efficient_cnn": ModelSpec(res_efficient_cnn, "mel", "EfficientNet-B0 with residual adapters"),
+    "res2net50": ModelSpec(res2net50, "mel", "Res2Net-50 26w4s at 224 x 224 (Gao et al., TPAMI 2021)"),
+    "se_res2net50_thin": ModelSpec(se_res2net50_thin, "log_stft", "thin SE-Res2Net-50 (Li et al., ICASSP 2021)"),
 }
 
 
@@ -131,25 +160,51 @@ def model_spec(name: str) -> ModelSpec:
 def build_network(config: Config) -> keras.Model:
     """The network alone: features (batch, *feature_shape) -> raw logit (batch, 1)."""
     feature_config(config.features.kind)  # a wrong name is refused here
-    shape, build = feature_shape(config.features), model_spec(config.model).build
-    valid = list(inspect.signature(build).parameters)[1:]
+    shape, spec = feature_shape(config.features), model_spec(config.model)
+    valid = list(inspect.signature(spec.build).parameters)[1:]
     if unknown := sorted(set(config.model_args) - set(valid)):
         raise UserError(f"network {config.model}: unknown argument {', '.join(unknown)}; valid: {', '.join(valid)}")
     try:
-        network = build(shape, **config.model_args)
-        if tuple(network.output_shape) != (None, 1):
-            raise ValueError(f"gives {network.output_shape}, one logit is expected")
-        return network
+        network = spec.build(shape, **{**spec.arguments, **config.model_args})
+        network.name = config.model
+        if tuple(network.output_shape) != (None, 1) or network.layers[-1].name != "logit":
+            raise ValueError(f"ends in {network.layers[-1].name} {network.output_shape}; one `logit` is expected")
     except (TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"network {config.model} on {config.features.kind} {shape}: {reason}") from error
+    return cosine_head(network, config.training.loss) if config.training.loss in COSINE_LOSSES else network
 
 
 def build_model(config: Config) -> keras.Model:
     """Front end and network as one model: waveform (batch, samples) -> spoof_logit (batch, 1)."""
     waveform = keras.Input((config.features.samples,), dtype="float32", name="waveform")
-    logit = build_network(config)(front_end_layer(config.features)(waveform))
-    return keras.Model(waveform, SpoofLogit()(logit), name=config.model)
+    features = front_end_layer(config.features)(waveform)
+    if masks := feature_masks(config):
+        features = masks(features)
+    return keras.Model(waveform, SpoofLogit()(build_network(config)(features)), name=config.model)
+
+
+def feature_masks(config: Config) -> FeatureMasks | None:
+    """The layer that hides parts of the features in training, if the config wants one."""
+    training = config.training
+    if not (training.spec_augment or training.mask_high or training.mask_low):
+        return None
+    if config.features.kind == "raw":
+        raise UserError("spec_augment, mask_high and mask_low hide parts of a picture; the raw front end has none")
+    return FeatureMasks(
+        training.mask_high or None,
+        training.mask_low or None,
+        stripes=training.spec_augment,
+        probability=training.mask_probability,
+        fill="mean" if config.features.kind == "lfcc" else "minimum",  # no cepstrum means silence
+        seed=training.seed,
+        name="masks",
+    )
+
+
+def parameter_count(model: keras.Model) -> int:
+    """Trainable parameters, as papers count them."""
+    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
 def spoof_logits(model: keras.Model, waveforms: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from config import TrainingConfig
 from errors import UserError
 
 STAGE_RATE_DROP = 0.1  # a later stage without a rate of its own trains this much slower
+HALVING_EPOCHS = 10
 
 
 @dataclass(frozen=True)
@@ -40,5 +41,7 @@ def learning_rate(training: TrainingConfig, stage: Stage, epoch: float) -> float
         return first
     if training.schedule == "cosine":
         return last + (first - last) * 0.5 * (1 + math.cos(math.pi * epoch / stage.epochs))
+    if training.schedule == "halving":
+        return max(last, first * 0.5 ** (epoch // HALVING_EPOCHS))
     # the ResMax authors' sigmoidal decay, centred in the stage
     return last + (first - last) / (1 + math.exp(-13 * (stage.epochs / 2 - epoch) / stage.epochs))

@@ -10,8 +10,9 @@ deterministic mode a resumed run equals an uninterrupted one bit for bit.
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from tqdm import tqdm
 from backend import keras
 from checkpoint import Checkpoint, Progress, assign, read_progress
 from config import SPOOF, Config, TrainingConfig, check_training
-from data_generator import Augment, ClipReader, training_batches
+from data_generator import ClipReader, batch_repeats, epoch_length, training_batches
 from errors import UserError
 from inference import score_clips
+from losses import ClassAccuracy, make_loss
 from metrics import compute_eer
 from model import build_model, save_model
+from optimizers import make_optimizer
 from plots import learning_curves
 from schedule import Stage, learning_rate, plan_stages
 from splits import stratified_sample
@@ -40,7 +43,6 @@ def train(
     dev_table: pd.DataFrame,
     run: Path,
     stop_after: int | None = None,
-    augment: Augment | None = None,
 ) -> Progress:
     """Train into the folder `run` (or go on with what lies there) and write its best.keras.
 
@@ -51,8 +53,8 @@ def train(
         if table["label"].nunique() < 2:
             raise UserError(f"the {name} split holds {len(table)} clips and not both classes; choose another --split")
     set_up_keras(training)
-    model = compile_model(config)
-    checkpoint, progress = Checkpoint(model, run), read_progress(run)
+    model, trainer = compile_model(config)
+    checkpoint, progress = Checkpoint(trainer, run), read_progress(run)
     if progress.epoch:
         checkpoint.read()
     train_table = train_table.reset_index(drop=True)
@@ -64,10 +66,14 @@ def train(
             if progress.stage > 0 and progress.stage_epoch == 0:
                 checkpoint.start_stage()
             subset = stratified_sample(train_table, stage.fraction, training.seed).index.to_numpy()
-            batches = training_batches(reader, config, progress.epoch, subset, augment)
+            batches = training_batches(reader, config, progress.epoch, subset)
             if progress.epoch == 0:
-                print(throughput(model, batches, training.batch_size))
-            row = run_epoch(model, batches, config, stage, progress, len(subset), reader, dev_reader)
+                print(throughput(trainer, batches, training))
+            clips = epoch_length(reader.labels[subset], training)
+            row = train_epoch(trainer, batches, config, stage, progress, clips)
+            row |= {**dev_figures(model, dev_reader), "clips_per_second": row.pop("clips_per_second")}
+            for reason in reader.new_failures() + dev_reader.new_failures():
+                print(f"left out: {reason}")
             progress.history.append(row)
             progress.stage_epoch += 1
             progress.stale_epochs += 1
@@ -75,6 +81,8 @@ def train(
                 progress.best, progress.stale_epochs = row, 0
                 checkpoint.keep_best()
             line = epoch_line(row, progress, stages)
+            if training.swa and stage is stages[-1] and progress.stage_epoch > stage.epochs * (1 - training.swa):
+                checkpoint.add_to_average(progress)
             if progress.stage_epoch == stage.epochs or progress.stale_epochs >= training.patience:
                 progress.finished = progress.stage + 1 == len(stages)
                 progress.stage, progress.stage_epoch, progress.stale_epochs = progress.stage + 1, 0, 0
@@ -83,9 +91,37 @@ def train(
             log_to_tensorboard(row)
             print(line)  # last: what is printed is safe
     write_history(progress, run)  # again, for a run that was killed after its last state was written
+    if progress.finished and training.swa:
+        use_average(model, checkpoint, progress, training_batches(reader, config, progress.epoch), dev_reader)
     checkpoint.load_best()
     save_model(model, run / "best.keras")
     return progress
+
+
+def use_average(
+    model: keras.Model, checkpoint: Checkpoint, progress: Progress, batches: Iterable, dev_reader: ClipReader
+) -> None:
+    """Let the averaged weights compete with the best epoch's on dev."""
+    if progress.averaged < 2:
+        print(f"weight averaging: {progress.averaged} epochs to average, for training ended early; not used")
+        return
+    checkpoint.load_average()
+    renew_batch_statistics(model, batches)
+    row = {"epoch": f"average of {progress.averaged}", **dev_figures(model, dev_reader)}
+    better = _rank(row) < _rank(progress.best)
+    verdict = f"better than epoch {progress.best['epoch']}: used" if better else "not better: the best epoch stays"
+    print(f"averaged weights: dev loss {row['dev_loss']:.4f}  dev EER {100 * row['dev_eer']:.2f} %, {verdict}")
+    if better:
+        progress.best = row
+        checkpoint.keep_best()
+
+
+def renew_batch_statistics(model: keras.Model, batches: Iterable, count: int = 100) -> None:
+    """Bring the running averages of batch norm to averaged weights: a pass over training batches, no learning."""
+    seeds = [(v, np.array(v)) for v in model.non_trainable_variables if "seed" in v.path]
+    for waveforms, *_ in islice(batches, count):
+        model(np.asarray(waveforms), training=True)
+    assign([v for v, _ in seeds], [value for _, value in seeds])
 
 
 def _rank(row: dict[str, Any]) -> tuple[float, float]:
@@ -104,49 +140,48 @@ def set_up_keras(training: TrainingConfig) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def compile_model(config: Config) -> keras.Model:
-    """Build the model with Adam, binary cross-entropy on the logit and gradient clipping."""
-    model = build_model(config)
-    model.compile(
-        optimizer=keras.optimizers.Adam(global_clipnorm=config.training.clip_norm),
-        loss=keras.losses.BinaryCrossentropy(from_logits=True),
-        metrics=[keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)],  # a logit above 0 says spoof
+def compile_model(config: Config) -> tuple[keras.Model, keras.Model]:
+    """The model, and what `fit` trains: the same weights, ending where the loss looks (for P2SGrad at two cosines)."""
+    training = config.training
+    model = trainer = build_model(config)
+    if training.loss == "p2sgrad":
+        network = model.get_layer(config.model)
+        cosines = keras.Model(network.input, network.get_layer("cosines").output, name=config.model)
+        features = model.layers[model.layers.index(network) - 1].output
+        trainer = keras.Model(model.input, cosines(features))
+    trainer.compile(
+        make_optimizer(training.sam, global_clipnorm=training.clip_norm, weight_decay=training.weight_decay),
+        make_loss(training.loss),
+        metrics=[ClassAccuracy("accuracy")],
     )
-    model.optimizer.build(model.trainable_variables)
-    return model
+    trainer.optimizer.build(trainer.trainable_variables)
+    return model, trainer
 
 
-def run_epoch(
-    model: keras.Model,
-    batches,
-    config: Config,
-    stage: Stage,
-    progress: Progress,
-    clips: int,
-    reader: ClipReader,
-    dev_reader: ClipReader,
+def train_epoch(
+    trainer: keras.Model, batches: Iterable, config: Config, stage: Stage, progress: Progress, clips: int
 ) -> dict[str, Any]:
-    """One pass over the training batches and one over dev: a row of the history."""
-    bar = _EpochBar(config.training, stage, progress.stage_epoch, math.ceil(clips / config.training.batch_size))
+    """One pass over the training batches: the first half of a row of the history."""
+    training = config.training
+    steps = math.ceil(clips / training.batch_size) * batch_repeats(training)
+    bar = _EpochBar(training, stage, progress.stage_epoch, steps)
     started = time.perf_counter()
+    # Keras takes plain Python batches as a generator only
+    batches = batches if keras.backend.backend() == "tensorflow" else iter(batches)
     with warnings.catch_warnings():
         # the number of batches is not known beforehand, for a bad clip is dropped; Keras takes that for a mistake
         warnings.filterwarnings("ignore", message="Your input ran out of data")
-        logs = model.fit(batches, verbose=0, shuffle=False, callbacks=[bar]).history
+        logs = trainer.fit(batches, verbose=0, shuffle=False, callbacks=[bar]).history
     seconds = time.perf_counter() - started
     loss = float(logs["loss"][-1])
     if not math.isfinite(loss):
         raise UserError(f"epoch {progress.epoch + 1}: the loss is {loss}; try a lower --learning-rate")
-    figures = dev_figures(model, dev_reader)
-    for reason in reader.new_failures() + dev_reader.new_failures():
-        print(f"left out: {reason}")
     return {
         "epoch": progress.epoch + 1,
         "stage": progress.stage + 1,
-        "learning_rate": float(np.asarray(model.optimizer.learning_rate)),
+        "learning_rate": float(np.asarray(trainer.optimizer.learning_rate)),
         "loss": loss,
         "accuracy": float(logs["accuracy"][-1]),
-        **figures,
         "clips_per_second": clips / seconds,
     }
 
@@ -192,18 +227,19 @@ def dev_figures(model: keras.Model, reader: ClipReader) -> dict[str, float]:
 # ---------------------------------------------------------------- what the user sees
 
 
-def throughput(model: keras.Model, batches, batch_size: int, seconds: float = 4.0) -> str:
+def throughput(model: keras.Model, batches: Iterable, training: TrainingConfig, seconds: float = 4.0) -> str:
     """Clips a second of the input alone and of the training step alone, and which one limits.
 
     The steps run on one batch and are undone: weights, optimizer and seeds are put back.
     """
     variables = [*model.variables, *model.optimizer.variables]
     before = [np.array(v) for v in variables]
-    batch, input_rate = _clips_per_second(iter(batches), batch_size, seconds)
+    repeats = batch_repeats(training)  # a clip is through once its batch came so often
+    batch, input_rate = _clips_per_second(iter(batches), training.batch_size / repeats, seconds)
     x, y, weight = (np.asarray(part) for part in batch)
     model.train_on_batch(x, y, sample_weight=weight)  # compiles
     steps = (model.train_on_batch(x, y, sample_weight=weight) for _ in range(20))
-    _, model_rate = _clips_per_second(steps, len(x), seconds)
+    _, model_rate = _clips_per_second(steps, len(x) / repeats, seconds)
     assign(variables, before)
     model.reset_metrics()
     if input_rate is None:
@@ -212,7 +248,7 @@ def throughput(model: keras.Model, batches, batch_size: int, seconds: float = 4.
     return f"speed: input {input_rate:,.0f} clips/s, training step {model_rate:,.0f} clips/s: {limit} limits"
 
 
-def _clips_per_second(items: Iterator, clips_each: int, seconds: float) -> tuple[Any, float | None]:
+def _clips_per_second(items: Iterator, clips_each: float, seconds: float) -> tuple[Any, float | None]:
     """Time an iterator for a while; the first item, and the rate of the others (None if there are no others)."""
     first = next(items, None)
     if first is None:

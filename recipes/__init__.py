@@ -1,5 +1,7 @@
-"""One small file for each published or requested system: `RECIPE` is a full `Config`, the docstring says where
-it comes from, the figure to expect and the command. `python main.py --list` prints them.
+"""One small file for each published or requested system, all printed by `python main.py --list`.
+
+`RECIPE` is a full `Config`, `PUBLISHED` the figure of the system's authors; the docstring says where it comes from,
+what to make of the figure, and the command.
 """
 
 import importlib
@@ -18,9 +20,9 @@ def load_recipe(name: str) -> Config:
     return _module(name).RECIPE
 
 
-def recipe_summary(name: str) -> str:
-    """First line of a recipe's docstring."""
-    return _module(name).__doc__.strip().splitlines()[0]
+def recipe_published(name: str) -> str:
+    """The figure the system's authors give, "-" where there is none."""
+    return _module(name).PUBLISHED
 
 
 def _module(name: str):

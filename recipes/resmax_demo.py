@@ -8,6 +8,7 @@ the corpus is synthetic throughout.
 
 from config import Config, TrainingConfig, feature_config
 
+PUBLISHED = "-"
 RECIPE = Config(
     recipe="resmax_demo",
     model="resmax",

@@ -10,6 +10,7 @@ That system's network was 22 times larger than the published ResMax; this is the
 
 from config import Config, TrainingConfig, feature_config
 
+PUBLISHED = "-"
 RECIPE = Config(
     recipe="resmax_stft",
     model="resmax",

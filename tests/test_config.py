@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config import Config, FeatureConfig, TrainingConfig, config_from_dict, override, read_config
+from config import Config, FeatureConfig, TrainingConfig, config_from_dict, read_config
 from errors import UserError
 
 REPO = Path(__file__).resolve().parents[1]
@@ -25,6 +25,7 @@ BY_TYPE = {
     "int | None": st.none() | whole,
     "float | None": st.none() | numbers,
     "tuple[float, ...]": st.lists(numbers, max_size=4).map(tuple),
+    "tuple[str, ...]": st.lists(words, max_size=4).map(tuple),
     "tuple[int, ...]": st.lists(whole, max_size=4).map(tuple),
 }
 
@@ -96,13 +97,6 @@ def test_a_file_that_is_no_config_is_one_line(content: bytes | None, tmp_path: P
         read_config(path)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
-
-
-def test_override_changes_what_is_given_and_nothing_else() -> None:
-    config = Config(recipe="r", training=TrainingConfig(batch_size=4))
-    changed = override(config, seed=7, cache=None)
-    assert changed == Config(recipe="r", training=TrainingConfig(batch_size=4, seed=7))
-    assert config.training.seed == 1
 
 
 def test_a_config_cannot_be_changed_in_place() -> None:

@@ -14,8 +14,18 @@ from hypothesis import strategies as st
 
 import data_generator
 from audio import fit_length, load_audio
+from augmentation import AUGMENTATIONS
+from backend import keras
 from config import BONAFIDE, SPOOF, Config, FeatureConfig, TrainingConfig
-from data_generator import ClipReader, class_weights, epoch_rows, evaluation_batches, training_batches
+from data_generator import (
+    ClipReader,
+    class_weights,
+    epoch_length,
+    epoch_rows,
+    evaluation_batches,
+    training_batches,
+    with_copies,
+)
 from errors import AudioError, UserError
 from splits import stratified_sample
 
@@ -121,17 +131,29 @@ def test_the_seed_and_the_epoch_decide(table: pd.DataFrame) -> None:
     assert not _equal(_training(table), _training(table, _config(seed=4)))
 
 
-def test_noise_of_an_augmentation_is_repeatable_too(table: pd.DataFrame) -> None:
-    def noise(waveform: np.ndarray, label: int, rng: np.random.Generator) -> np.ndarray:
+@pytest.fixture
+def augment_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
+    """A config in which this function is the augmentation of every clip."""
+
+    def config(function: Callable, **training) -> Config:
+        monkeypatch.setitem(AUGMENTATIONS, "own", function)
+        return _config(**{"augment": ("own",), "augment_probability": 1.0, **training})
+
+    return config
+
+
+def test_noise_of_an_augmentation_is_repeatable_too(table: pd.DataFrame, augment_with: Callable) -> None:
+    def noise(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return waveform + rng.normal(size=len(waveform)).astype(np.float32)
 
-    assert _equal(_training(table, augment=noise), _training(table, augment=noise, cache="memory"))
+    config = augment_with(noise)
+    assert _equal(_training(table, config), _training(table, config, cache="memory"))
 
-    def draw(waveform: np.ndarray, label: int, rng: np.random.Generator) -> np.ndarray:
+    def draw(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return np.full(len(waveform), rng.uniform())
 
-    drawn = [_stacked(_training(table, augment=draw, epoch=epoch))[0][:, 0] for epoch in range(4)]
-    drawn.append(_stacked(_training(table, _config(seed=4), augment=draw))[0][:, 0])
+    drawn = [_stacked(_training(table, augment_with(draw), epoch=epoch))[0][:, 0] for epoch in range(4)]
+    drawn.append(_stacked(_training(table, augment_with(draw, seed=4)))[0][:, 0])
     assert len(set(np.concatenate(drawn))) == 5 * len(table)  # no clip, epoch or seed repeats another's luck
 
 
@@ -354,25 +376,87 @@ def test_a_stratified_subset(table: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("length", [100, SAMPLES, 9_000])
-def test_augment_sees_crop_and_label_and_is_fitted_again(length: int, table: pd.DataFrame) -> None:
+def test_an_augmentation_sees_the_crop_and_is_fitted_again(
+    length: int, table: pd.DataFrame, augment_with: Callable
+) -> None:
     seen = []
 
-    def mark(waveform: np.ndarray, label: int, rng: np.random.Generator) -> np.ndarray:
-        seen.append((waveform.shape, waveform.dtype, label))
-        return np.full(length, 10.0 + label)  # float64, of any length
+    def mark(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        seen.append((waveform.shape, waveform.dtype))
+        return np.full(length, 10.0)  # float64, of any length
 
-    waveforms, labels, _ = _stacked(_training(table, augment=mark))
+    waveforms, labels, _ = _stacked(_training(table, augment_with(mark)))
     assert waveforms.dtype == np.float32
     assert waveforms.shape == (len(table), SAMPLES)
-    assert np.array_equal(waveforms, np.broadcast_to(10 + labels, waveforms.shape))
-    assert len(seen) == len(table)
-    assert {entry[:2] for entry in seen} == {((SAMPLES,), np.dtype(np.float32))}
-    assert sorted(entry[2] for entry in seen) == sorted(table["label"])
+    assert (waveforms == 10).all()
+    assert seen == [((SAMPLES,), np.dtype(np.float32))] * len(table)
+    assert sorted(labels[:, 0]) == sorted(table["label"])
+
+
+@pytest.mark.parametrize(("only", "label"), [("bonafide", BONAFIDE), ("spoof", SPOOF)])
+def test_one_class_alone_can_be_augmented(only: str, label: int, table: pd.DataFrame, augment_with: Callable) -> None:
+    config = augment_with(lambda waveform, rng: np.full(100, 10.0), augment_only=only)
+    waveforms, labels, _ = _stacked(_training(table, config))
+    assert np.array_equal((waveforms == 10).all(axis=1), labels[:, 0] == label)
+
+
+def test_augmented_copies_of_bona_fide_clips(table: pd.DataFrame, augment_with: Callable) -> None:
+    """Every clip comes once as it is; a bona fide clip is copied, and only the copies are changed."""
+    config = augment_with(lambda waveform, rng: np.full(100, 10.0), augment_only="spoof", bonafide_copies=1.7)
+    config = replace(config, training=replace(config.training, augment_probability=1e-9))
+    waveforms, labels, _ = _stacked(_training(table, config))
+    bonafide = int((table["label"] == BONAFIDE).sum())
+    copies = (waveforms == 10).all(axis=1)
+    assert len(waveforms) == epoch_length(table["label"].to_numpy(), config.training) == len(table) + 5
+    assert copies.sum() == round(1.7 * bonafide) == 5
+    assert (labels[copies] == BONAFIDE).all()
+    assert sorted(labels[~copies, 0]) == sorted(table["label"])
+
+
+def test_the_published_number_of_copies() -> None:
+    """2,580 bona fide clips of ASVspoof 2019 LA train became 7,422."""
+    labels = np.array([BONAFIDE] * 2_580 + [SPOOF] * 100)
+    rows = with_copies(np.arange(len(labels)), labels, 1.877, seed=1, epoch=0)
+    assert (labels[rows[:, 0]] == BONAFIDE).sum() == pytest.approx(7_422, abs=1)
+    times = np.bincount(rows[:, 0], minlength=len(labels))
+    assert set(times[labels == BONAFIDE]) == {2, 3}  # as evenly as it goes
+    assert set(times[labels == SPOOF]) == {1}
+
+
+def test_mixup_blends_within_a_batch(table: pd.DataFrame) -> None:
+    plain, mixed = _arrays(_training(table)), _arrays(_training(table, _config(mixup=0.8)))
+    for (waveforms, labels, _), (blends, shares, _) in zip(plain, mixed, strict=True):
+        assert blends.shape == waveforms.shape and shares.shape == labels.shape
+        np.testing.assert_allclose(blends.sum(axis=0), waveforms.sum(axis=0), atol=1e-5)
+        assert shares.sum() == pytest.approx(labels.sum(), abs=1e-5)
+        assert shares.min() >= 0 and shares.max() <= 1
+    assert any(((shares > 0) & (shares < 1)).any() for _, shares, _ in mixed)
+    assert _equal(mixed, _training(table, _config(mixup=0.8)))
+    assert not _equal(mixed, _training(table, _config(mixup=0.8), epoch=1))
+
+
+def test_sharpness_aware_minimisation_sees_every_batch_twice(table: pd.DataFrame) -> None:
+    once, twice = _arrays(_training(table)), _arrays(_training(table, _config(sam=0.05)))
+    assert _equal(twice[::2], once) and _equal(twice[1::2], once)
+
+
+# ---------------------------------------------------------------- without TensorFlow
+
+
+@pytest.mark.parametrize("settings", [{}, {"mixup": 0.8, "sam": 0.1, "augment": ("noise",)}])
+def test_other_backends_get_the_same_batches(table: pd.DataFrame, monkeypatch, settings: dict) -> None:
+    Path(table.path[4]).unlink()
+    config = _config(**settings)
+    training, evaluation = _arrays(_training(table, config)), _arrays(evaluation_batches(ClipReader(table), SAMPLES, 5))
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    plain = _training(table, config)
+    assert _equal(plain, training)
+    assert _equal(plain, training)  # and once more from the start
+    assert _equal(evaluation_batches(ClipReader(table), SAMPLES, 5), evaluation)
+    assert all(isinstance(part, np.ndarray) for batch in plain for part in batch)
 
 
 def test_keras_trains_on_the_batches(table: pd.DataFrame) -> None:
-    from backend import keras
-
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((SAMPLES,)), keras.layers.Dense(1)])
     model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))

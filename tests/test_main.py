@@ -1,10 +1,12 @@
 """The main command: from a dataset's folder to a run folder one can believe, resume, repeat and use."""
 
+import importlib
 import json
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,13 @@ import pandas as pd
 import pytest
 
 from checkpoint import read_progress
-from config import override, read_config
+from config import feature_config, read_config
 from demo_corpus import write_demo_corpus
 from evaluate import evaluate, read_scores
-from main import claimed, configure, git_commit, open_run, parse_arguments, training_process
+from experiment import claimed, git_commit, open_run, training_process
+from main import configure, parse_arguments
 from model import read_card, sha256
-from recipes import load_recipe, recipe_names, recipe_summary
+from recipes import load_recipe, recipe_names, recipe_published
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 QUICK = ["--recipe", "resmax_demo", "--features", "mel", "--limit", "24", "--epochs", "2"]
@@ -70,7 +73,7 @@ def test_nothing_but_our_own_lines_reaches_the_terminal(workplace):
 def test_the_log_holds_what_was_printed(workplace, run_folder):
     log = (run_folder / "log.txt").read_text(encoding="utf-8")
     output = (workplace / "output.txt").read_text(encoding="utf-8")
-    assert output.endswith(log) and "epoch 2" in log
+    assert log in output and "epoch 2" in log
 
 
 def test_the_stored_scores_give_the_stored_figures(run_folder):
@@ -131,7 +134,7 @@ def test_only_an_unfinished_run_of_the_same_config_is_gone_on_with(tmp_path):
     first = open_run(config, tmp_path, fresh=False)
     assert open_run(config, tmp_path, fresh=False) == first
     assert read_config(first / "config.json") == config
-    other = open_run(override(config, seed=2), tmp_path, fresh=False)
+    other = open_run(replace(config, limit=2), tmp_path, fresh=False)
     fresh = open_run(config, tmp_path, fresh=True)
     assert len({first, other, fresh}) == 3
     for folder in (first, fresh):
@@ -173,18 +176,30 @@ def test_ctrl_c_says_how_to_go_on(corpus, tmp_path):
     [
         (["--data", "nowhere"], "nowhere: no such folder"),
         (["--data", "empty"], "no dataset found"),
-        (["--recipe", "resnext"], "valid: resmax_demo, resmax_la, resmax_stft"),
+        (["--recipe", "resnext"], "resmax_demo, resmax_ffm, resmax_la, resmax_stft"),
         (["--data", "CORPUS", "--split", "random"], "attack-held-out"),
         (["--data", "CORPUS", "--features", "wavelets"], "valid: log_stft, mel, lfcc, cqt, raw"),
         (["--data", "CORPUS", "--stages", "0.4,1.0", "--epochs", "1,2,3"], "2 stages, 3 numbers of epochs"),
         (["--data", "CORPUS", "--asv-scores", "none.txt"], "none.txt: no such file"),
-        (["--data", "CORPUS", "--sample", "1.5"], "at most 1"),
+        (["--data", "CORPUS", "--sample", "1.5"], "from 0 to 1"),
         (["--config", "none.json"], "none.json"),
         (["--data", "CORPUS", "--features", "raw"], "network resmax on raw"),
         (["--recipe", "resmax_la", "--config", "none.json"], "give one of them"),
         (["--data", "CORPUS", "--bonafide-weight", "5", "--balance", "sampling"], "no effect with balance sampling"),
-        (["--data", "CORPUS", "--schedule", "linear"], "valid: sigmoid, cosine, constant"),
+        (["--data", "CORPUS", "--schedule", "linear"], "valid: sigmoid, cosine, halving, constant"),
         (["--data", "CORPUS", "--clip-norm", "0"], "clip_norm is 0.0; it must be above 0"),
+        (["--data", "CORPUS", "--demo"], "give one of them"),
+        (["--data", "CORPUS", "--model", "resnext"], "valid: resmax, "),
+        (["--data", "CORPUS", "--model-arg", "depth=3"], "unknown argument depth; valid: head"),
+        (["--data", "CORPUS", "--augment", "echo"], "unknown augmentation echo; valid: noise"),
+        (["--data", "CORPUS", "--mask-high", "0.9"], "two shares are needed, as in 0.80,0.87"),
+        (["--recipe", "aasist_la", "--data", "CORPUS", "--spec-augment", "2"], "the raw front end has none"),
+        (["--data", "CORPUS", "--compare", "lcnn_la"], "two or more different recipes"),
+        (["--compare", "lcnn_la,resmax_la", "--stop-after", "2"], "trains them to the end"),
+        (
+            ["--recipe", "res_efficient_cnn", "--data", "CORPUS", "--model-arg", "weights=none.h5"],
+            "no weights file none.h5",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_no_run(corpus, tmp_path, arguments, message):
@@ -195,15 +210,9 @@ def test_a_mistake_is_one_line_and_leaves_no_run(corpus, tmp_path, arguments, me
     assert not (tmp_path / "runs").exists()
 
 
-def test_help_fits_a_screen(tmp_path):
-    text = run("--help", cwd=tmp_path).stdout
-    assert len(text.splitlines()) <= 40 and max(map(len, text.splitlines())) <= 110
-
-
-def test_the_list_names_every_recipe_with_its_summary(tmp_path):
-    text = run("--list", cwd=tmp_path).stdout
-    for name in recipe_names():
-        assert f"{name} " in text and recipe_summary(name) in text
+def test_help_is_short(tmp_path):
+    lines = run("--help", cwd=tmp_path).stdout.splitlines()
+    assert len(lines) <= 70 and max(map(len, lines)) <= 118
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -233,6 +242,19 @@ def test_recipes_carry_their_own_name_and_survive_json(name, tmp_path):
         (["--deterministic"], "deterministic", True),
         (["--cache", "disk"], "cache", "disk"),
         (["--seed", "9"], "seed", 9),
+        (["--loss", "focal"], "loss", "focal"),
+        (["--weight-decay", "1e-4"], "weight_decay", 1e-4),
+        (["--sam", "0.05"], "sam", 0.05),
+        (["--swa", "0.25"], "swa", 0.25),
+        (["--augment", "noise,codec"], "augment", ("noise", "codec")),
+        (["--augment-probability", "0.9"], "augment_probability", 0.9),
+        (["--augment-only", "spoof"], "augment_only", "spoof"),
+        (["--mixup", "0.8"], "mixup", 0.8),
+        (["--spec-augment", "2"], "spec_augment", 2),
+        (["--mask-high", "0.8,0.87"], "mask_high", (0.8, 0.87)),
+        (["--mask-low", "0,0.1"], "mask_low", (0.0, 0.1)),
+        (["--mask-probability", "0.3"], "mask_probability", 0.3),
+        (["--clip-norm", "none"], "clip_norm", None),
     ],
 )
 def test_flags_change_their_setting_and_no_other(flag, setting, value):
@@ -249,12 +271,36 @@ def test_stages_take_values_of_their_own():
     assert (training.stages, training.epochs, training.learning_rate) == ((0.4, 1.0), (3, 4), (1e-4, 1e-5))
 
 
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_name_figure_and_command(name):
+    module = importlib.import_module(f"recipes.{name}")
+    assert recipe_published(name) == module.PUBLISHED
+    assert f"    python main.py --recipe {name} " in module.__doc__ or name == "resmax_demo"
+
+
 def test_the_default_split_for_a_dataset_holds_attacks_out():
     assert configure(parse_arguments(["--data", "X"])).training.split == "attack-held-out"
 
 
 def test_sampling_puts_the_weight_of_the_recipe_aside():
     assert configure(parse_arguments(["--data", "X", "--balance", "sampling"])).training.bonafide_weight is None
+
+
+def test_none_turns_off_what_a_recipe_has_on():
+    recipe = ["--recipe", "res_efficient_cnn", "--demo"]
+    assert configure(parse_arguments(recipe)).training.bonafide_copies == 1.877
+    training = configure(parse_arguments([*recipe, "--augment", "none"])).training
+    assert (training.augment, training.bonafide_copies) == ((), None)
+    flags = ["--recipe", "resmax_ffm", "--demo", "--mixup", "none", "--mask-high", "none"]
+    training = configure(parse_arguments(flags)).training
+    assert (training.mixup, training.mask_high) == (None, ())
+
+
+def test_another_network_comes_on_its_own_front_end():
+    config = configure(parse_arguments(["--demo", "--model", "lcnn", "--model-arg", "embedding=64"]))
+    assert (config.model, config.features, config.model_args) == ("lcnn", feature_config("lfcc"), {"embedding": 64})
+    config = configure(parse_arguments(["--demo", "--model", "lcnn", "--features", "mel"]))
+    assert config.features == feature_config("mel")
 
 
 def test_a_damaged_config_among_the_runs_blocks_nothing(tmp_path, capsys):

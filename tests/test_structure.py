@@ -17,15 +17,17 @@ from file_index import AUDIO_SUFFIXES
 REPO = Path(__file__).resolve().parents[1]
 # a file imports only what is named before it; a folder counts as one name
 LAYERS = (
-    "errors config schedule frames audio protocols metrics plots file_index splits",
-    "backend feature_extraction score_files calibration dataset_report demo_speech resynthesis",
-    "architectures data_utils demo_corpus evaluate model checkpoint schedule",
-    "data_generator inference training recipes main",
+    "errors config schedule frames audio protocols metrics plots file_index splits rawboost augmentation",
+    "backend feature_extraction feature_masks score_files calibration dataset_report demo_speech resynthesis",
+    "losses optimizers complexity architectures data_utils demo_corpus evaluate model checkpoint",
+    "data_generator inference training import_weights recipes experiment compare main",
 )
 ORDER = " ".join(LAYERS).split()
 HEAVY = {"keras", "tensorflow", "backend"}  # seconds to import
-LIGHT = set(ORDER[: ORDER.index("evaluate") + 1]) - {"backend", "feature_extraction", "architectures"}
-LAZY_TENSORFLOW = ("data_generator", "training")
+LIGHT = set(ORDER[: ORDER.index("evaluate") + 1]) - set(
+    ["backend", "feature_extraction", "feature_masks", "losses", "optimizers", "complexity", "architectures"]
+)
+LAZY_TENSORFLOW = ("data_generator", "training", "complexity")
 WEIGHTS = ".keras"  # the one binary kind of file that is kept
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|home|Users|root|tmp|mnt|media|Volumes)/\w|\b[A-Z]:\\+Users\b")
 

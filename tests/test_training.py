@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from architectures.layers import logit_layer
 from backend import keras
 from checkpoint import read_progress
 from config import BONAFIDE, SAMPLE_RATE, SPOOF, Config, FeatureConfig, TrainingConfig
@@ -27,7 +28,7 @@ def tiny_network(input_shape) -> keras.Model:
     x = keras.layers.BatchNormalization(momentum=0.9)(x)
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.MaxPooling2D(4)(x))
     x = keras.layers.Dropout(0.3)(keras.layers.Dense(16, activation="relu")(x))
-    return keras.Model(inputs, keras.layers.Dense(1, dtype="float32")(x), name="tiny")
+    return keras.Model(inputs, logit_layer()(x), name="tiny")
 
 
 @pytest.fixture(autouse=True)
@@ -150,9 +151,9 @@ def test_a_stage_ends_when_dev_no_longer_improves(tables, new_run):
 
 def test_measuring_the_speed_leaves_no_trace(tables):
     config = tiny_config()
-    model = compile_model(config)
+    model, _ = compile_model(config)
     before = [np.array(v) for v in [*model.variables, *model.optimizer.variables]]
-    line = throughput(model, training_batches(ClipReader(tables["train"]), config, 0), 8, seconds=0.1)
+    line = throughput(model, training_batches(ClipReader(tables["train"]), config, 0), config.training, seconds=0.1)
     after = [np.array(v) for v in [*model.variables, *model.optimizer.variables]]
     for x, y in zip(before, after, strict=True):
         np.testing.assert_array_equal(x, y)

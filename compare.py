@@ -1,0 +1,162 @@
+"""Systems side by side: what each costs (`--list`), and what each reaches under one budget (`--compare`).
+
+    python main.py --list
+    python main.py --compare resmax_stft,lcnn_la --data LA --epochs 5
+
+A comparison is a folder runs/compare-<key> with compare.csv, compare.png and one run folder for each recipe. The key
+stands for all settings, so the same command goes on where it was stopped and finished runs are not trained again.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from checkpoint import read_progress
+from complexity import multiply_adds
+from config import SAMPLE_RATE, Config, feature_config, read_config
+from data_generator import ClipReader
+from errors import UserError
+from experiment import carry_out, prepare_tables
+from inference import score_clips
+from model import MODELS, build_network, load_model, parameter_count, read_card
+from plots import comparison_chart
+from recipes import load_recipe, recipe_names, recipe_published
+
+SPEED_CLIPS = 64  # enough to measure how fast a model scores
+
+
+def cost(config: Config) -> dict[str, Any]:
+    """What a network is and costs, without training it."""
+    with contextlib.redirect_stdout(io.StringIO()):  # a network that starts from scratch says so when it is trained
+        network = build_network(config)
+    return {
+        "network": config.model,
+        "parameters": parameter_count(network),
+        "multiply_adds": multiply_adds(network),
+        "front_end": config.features.kind,
+        "seconds": config.features.samples / SAMPLE_RATE,
+    }
+
+
+def list_systems() -> None:
+    """Print every recipe, and every network that no recipe uses, with its cost."""
+    print(_list_line("recipe", "network", "parameters", "MMAC", "front end", "input", "published figure"))
+    configs = {name: load_recipe(name) for name in recipe_names()}
+    used = {config.model for config in configs.values()}
+    for name, config in configs.items():
+        _print_row(name, cost(config), recipe_published(name))
+    for name, spec in MODELS.items():
+        if name not in used:
+            config = Config(model=name, features=feature_config(spec.front_end))
+            _print_row("-", cost(config), f"- ({spec.summary})")
+    print("MMAC: million multiply-adds a clip, counted in the network's graph; the front end is extra.")
+
+
+def _list_line(*columns: str) -> str:
+    return "{:<20} {:<18} {:>11} {:>8}  {:<9} {:>6}  {}".format(*columns)
+
+
+def _print_row(recipe: str, row: dict[str, Any], published: str) -> None:
+    size = (f"{row['parameters']:,}", f"{row['multiply_adds'] / 1e6:,.0f}", row["front_end"], f"{row['seconds']:.1f} s")
+    print(_list_line(recipe, row["network"], *size, published), flush=True)
+
+
+# ---------------------------------------------------------------- trained under one budget
+
+
+def compare(configs: list[Config], runs: Path, fresh: bool = False) -> int:
+    """Train, measure and tabulate each config on the same data; 1 if one of them failed."""
+    recipes = [config.recipe for config in configs]
+    if len(set(recipes)) < max(2, len(recipes)):
+        raise UserError("--compare takes two or more different recipes: --compare resmax_stft,lcnn_la")
+    tables = prepare_tables(configs[0])
+    settings = json.dumps([config.to_dict() for config in configs], sort_keys=True)
+    folder = runs / f"compare-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+    rows, failures = [], []
+    for config in configs:
+        print(f"\n--- {config.recipe}: {config.model} on {config.features.kind}")
+        try:
+            run = None if fresh else finished_run(config, folder)
+            if run is None:
+                run = carry_out(config, tables, folder, fresh)
+            rows.append(comparison_row(config, run, tables))
+        except UserError as error:  # the others still have their turn
+            failures.append(f"{config.recipe}: {error}")
+            print(f"failed: {error}")
+    if rows:
+        write_comparison(rows, folder)
+    for failure in failures:
+        print(f"not in the table: {failure}")
+    return 1 if failures else 0
+
+
+def finished_run(config: Config, folder: Path) -> Path | None:
+    """The newest run of exactly this config in a folder that has been trained and measured."""
+    for metrics in sorted(folder.glob("*/metrics.json"), reverse=True):
+        if read_config(metrics.parent / "config.json") == config:
+            print(f"run {metrics.parent} is finished already")
+            return metrics.parent
+    return None
+
+
+def comparison_row(config: Config, run: Path, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    """One system's line of the table."""
+    reports = read_card(run / "best.keras")["metrics"]
+    split = "eval" if "eval" in reports else "dev"
+    report = reports[split]
+    history = read_progress(run).history
+    interval = "speakers" if "speakers" in report["intervals"] else "trials"
+    low, high = report["intervals"][interval]["eer"]
+    return {
+        "recipe": config.recipe,
+        **cost(config),
+        "epochs": len(history),
+        "dev_eer": reports["dev"]["eer"],
+        "split": split,
+        "eer": report["eer"],
+        "eer_low": low,
+        "eer_high": high,
+        "interval": f"95 % over {interval}",
+        "training_clips_per_second": pd.Series([row["clips_per_second"] for row in history]).median(),
+        "scoring_clips_per_second": scoring_speed(run, tables[split]),
+        **{f"eer_{attack}": figures["eer"] for attack, figures in report["per_attack"].items()},
+    }
+
+
+def scoring_speed(run: Path, table: pd.DataFrame) -> float:
+    """Clips a second from file to logit, the start left out."""
+    model, table = load_model(run), table.head(SPEED_CLIPS)
+    score_clips(model, ClipReader(table), "warming up")
+    started = time.perf_counter()
+    rows, _ = score_clips(model, ClipReader(table), "timing")
+    return len(rows) / (time.perf_counter() - started)
+
+
+def write_comparison(rows: list[dict[str, Any]], folder: Path) -> None:
+    """compare.csv and compare.png of a folder, and the table on the terminal."""
+    table = pd.DataFrame(rows).sort_values("eer", kind="stable")
+    table.to_csv(folder / "compare.csv", index=False)
+    comparison_chart(table, folder / "compare.png")
+    shown = pd.DataFrame(
+        {
+            "recipe": table["recipe"],
+            "parameters": table["parameters"].map("{:,}".format),
+            "MMAC": (table["multiply_adds"] / 1e6).map("{:,.0f}".format),
+            "epochs": table["epochs"],
+            "dev EER %": (100 * table["dev_eer"]).map("{:.2f}".format),
+            f"{table['split'].iloc[0]} EER %": (100 * table["eer"]).map("{:.2f}".format),
+            table["interval"].iloc[0]: [
+                f"[{100 * low:.2f}, {100 * high:.2f}]"
+                for low, high in zip(table["eer_low"], table["eer_high"], strict=True)
+            ],
+            "train clips/s": table["training_clips_per_second"].map("{:,.0f}".format),
+            "score clips/s": table["scoring_clips_per_second"].map("{:,.0f}".format),
+        }
+    )
+    print(f"\n{shown.to_string(index=False)}\n\ncomparison  {folder} (compare.csv also holds the EER of every attack)")

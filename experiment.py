@@ -1,0 +1,247 @@
+"""From a config to a finished run folder: data, training, measuring. main.py and compare.py carry runs out with it.
+
+from experiment import carry_out, prepare_tables
+run = carry_out(config, prepare_tables(config), Path("runs"))
+"""
+
+import contextlib
+import io
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+
+from checkpoint import read_progress
+from config import LABELS, Config, read_config, write_json
+from data_utils import read_dataset
+from demo_corpus import write_demo_corpus
+from errors import UserError
+from splits import SPLIT_ORDER, split_table, stratified_sample
+
+DEMO_FOLDER = Path("demo_corpus")
+
+
+# ---------------------------------------------------------------- data
+
+
+def prepare_tables(config: Config) -> dict[str, pd.DataFrame]:
+    """The rows of train, dev and eval, after the split and the limits of the config."""
+    if config.data is None:
+        print("no --data given: using the built-in demo corpus, which is synthetic throughout")
+        folder = write_demo_corpus(DEMO_FOLDER)
+    else:
+        folder = Path(config.data)
+    table = read_dataset(folder).usable(config.allow_missing)
+    table = split_table(table, config.training.split, config.training.seed)
+    print(table.attrs["split_note"])
+    tables = {name: table[table["split"] == name].reset_index(drop=True) for name in SPLIT_ORDER}
+    if config.limit is not None:
+        for name, rows in tables.items():
+            if len(rows) > config.limit:
+                tables[name] = stratified_sample(rows, config.limit / len(rows), config.training.seed)
+    tables["train"] = stratified_sample(tables["train"], config.training.sample, config.training.seed)
+    for name, rows in tables.items():
+        bonafide, spoof = ((rows["label"] == label).sum() for label in range(len(LABELS)))
+        attacks = ", ".join(sorted(set(rows["attack"]) - {"-"}))
+        print(f"  {name:<5} {bonafide:>6,} bona fide  {spoof:>6,} spoof  ({attacks or 'no attacks'})")
+    return tables
+
+
+# ---------------------------------------------------------------- the run folder
+
+
+def open_run(config: Config, runs: Path, fresh: bool) -> Path:
+    """The newest unfinished run of exactly this config, or a new folder."""
+    for file in [] if fresh else sorted(runs.glob("*/config.json"), reverse=True):
+        try:
+            if read_config(file) != config or (file.parent / "metrics.json").exists():
+                continue
+            if (owner := training_process(file.parent)) is None:
+                return file.parent
+            print(f"{file.parent} is being trained by process {owner}: this is another run")
+        except UserError as error:
+            print(f"passed over: {error}")
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.recipe}"
+    run = runs / name
+    count = 2
+    while run.exists():
+        run, count = runs / f"{name}-{count}", count + 1
+    run.mkdir(parents=True)
+    config.write(run / "config.json")
+    return run
+
+
+def training_process(run: Path) -> int | None:
+    """The number of the living process that trains into a run folder; None if it ended, however it did."""
+    try:
+        owner = int((run / "process").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return owner if psutil.pid_exists(owner) else None
+
+
+@contextlib.contextmanager
+def claimed(run: Path) -> Iterator[None]:
+    """Keep equal commands out of a run folder while this process works in it."""
+    owner = run / "process"
+    owner.write_text(str(os.getpid()), encoding="utf-8")
+    try:
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def logged(file: Path) -> Iterator[None]:
+    """Write what is printed to the end of `file` as well."""
+
+    class Tee:
+        def write(self, text: str) -> int:
+            log.write(text)
+            log.flush()
+            return terminal.write(text)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(terminal, name)
+
+    terminal = sys.stdout
+    with file.open("a", encoding="utf-8") as log, contextlib.redirect_stdout(Tee()):
+        yield
+
+
+def environment() -> dict[str, str | None]:
+    """What the numbers of a run depend on beside its config."""
+    packages = ("keras", "tensorflow", "numpy", "scipy", "librosa", "soundfile", "soxr", "av")
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in packages},
+        "system": platform.platform(),
+        "commit": git_commit(Path(__file__).parent / ".git"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # tensorflow-cpu, or another backend
+        return None
+
+
+def git_commit(git: Path) -> str | None:
+    """The commit that is checked out; None outside a git checkout."""
+    if not (git / "HEAD").is_file():
+        return None
+    head = (git / "HEAD").read_text(encoding="utf-8").strip().removeprefix("ref: ")
+    if (git / head).is_file():
+        return (git / head).read_text(encoding="utf-8").strip()
+    packed = git / "packed-refs"
+    references = packed.read_text(encoding="utf-8").split() if packed.is_file() else []
+    return references[references.index(head) - 1] if head in references else head
+
+
+# ---------------------------------------------------------------- after training
+
+
+def score_split(model: Any, table: pd.DataFrame, name: str, run: Path) -> pd.DataFrame:
+    """Score a split's clips, write scores_<name>.txt; the table of scores."""
+    from data_generator import ClipReader
+    from inference import score_clips
+    from score_files import write_scores
+
+    reader = ClipReader(table)
+    rows, logits = score_clips(model, reader, name)
+    for reason in reader.new_failures():
+        print(f"left out: {reason}")
+    scores = table.iloc[rows].assign(score=-logits.astype(float))
+    write_scores(run / f"scores_{name}.txt", scores, model=model.name, dataset=f"{table['dataset'].iloc[0]} {name}")
+    return scores
+
+
+def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path) -> dict:
+    """Score dev and eval with the best model, fix its threshold on dev, write card, metrics and figures."""
+    from calibration import operating_point
+    from evaluate import evaluate, format_report
+    from model import load_model, parameter_count, save_model, set_operating_point
+    from plots import draw_evaluation
+
+    model = load_model(run / "best.keras")
+    dev = score_split(model, tables["dev"], "dev", run)
+    point = operating_point(dev["score"].to_numpy(), dev["label"].to_numpy())
+    set_operating_point(model, point)
+    reports = {"dev": evaluate(dev, name=f"{run.name} dev")}
+    shown = "dev"
+    if tables["eval"]["label"].nunique() == 2:
+        scores = score_split(model, tables["eval"], "eval", run)
+        asv_scores = Path(config.asv_scores) if config.asv_scores else None
+        options = {"asv_scores": asv_scores, "dev": dev, "threshold": "dev-eer"}
+        reports["eval"] = evaluate(scores, name=f"{run.name} eval", **options)
+        draw_evaluation(scores, reports["eval"], run)
+        shown = "eval"
+    else:
+        print("no eval clips of both classes: the figures below are dev's, on which the model was chosen")
+        if config.asv_scores is not None:
+            print(f"{config.asv_scores} is not used: a t-DCF is computed on eval only")
+        draw_evaluation(dev, reports["dev"], run)
+    counts = {
+        name: {label: int((rows["label"] == i).sum()) for i, label in enumerate(LABELS)}
+        for name, rows in tables.items()
+    }
+    card = {
+        "model": config.model,
+        "parameters": parameter_count(model),
+        "config": config.to_dict(),
+        "labels": list(LABELS),
+        "output": "one logit, higher = more likely spoof; apply a sigmoid once for a probability",
+        "operating_point": point,
+        "data": {
+            "dataset": tables["train"]["dataset"].iloc[0],
+            "clips": counts,
+            "attacks": {name: sorted(set(rows["attack"]) - {"-"}) for name, rows in tables.items()},
+        },
+        "metrics": reports,
+        "environment": environment(),
+        "licence": "MIT for code and weights; the training data keep their own licences",
+    }
+    save_model(model, run / "best.keras", card)
+    print(f"\n{format_report(reports[shown])}\n")
+    write_json(run / "metrics.json", reports)  # its presence says that the run is complete
+    return reports
+
+
+# ---------------------------------------------------------------- all of it
+
+
+def carry_out(
+    config: Config, tables: dict[str, pd.DataFrame], runs: Path, fresh: bool = False, stop_after: int | None = None
+) -> Path | None:
+    """Train and measure, going on where an equal command was stopped; the run folder, None if it only paused."""
+    from model import build_model  # imports Keras, which takes seconds
+    from training import set_up_keras, train
+
+    set_up_keras(config.training)
+    with contextlib.redirect_stdout(io.StringIO()):  # what it says is said again, and logged, when training begins
+        build_model(config)  # what does not fit together is refused before there is a run folder
+    started = time.monotonic()
+    run = open_run(config, runs, fresh)
+    with claimed(run), logged(run / "log.txt"):
+        done = read_progress(run).epoch
+        print(f"run {run}" + (f", going on after epoch {done}" if done else ""))
+        try:
+            progress = train(config, tables["train"], tables["dev"], run, stop_after)
+        except KeyboardInterrupt:
+            print(f"\nstopped after epoch {read_progress(run).epoch}; the same command goes on from there")
+            raise
+        if not progress.finished:
+            print(f"paused after epoch {progress.epoch}; the same command without --stop-after goes on")
+            return None
+        print(f"best epoch {progress.best['epoch']}, dev EER {100 * progress.best['dev_eer']:.2f} %; measuring")
+        measure(config, tables, run)
+        print(f"run folder  {run}  ({(time.monotonic() - started) / 60:.1f} minutes)")
+    return run

@@ -1,0 +1,99 @@
+"""What training minimises: losses on the logit, and the cosine heads that two of them ask for.
+
+`bce` and `focal` are Keras' own. OC-Softmax (Zhang, Jiang, Duan 2021) and P2SGrad (Wang, Yamagishi 2021) look at
+cosines between the embedding and learned directions, so for them build_network ends in `cosine_head` instead of
+a dense layer. Either way the network's output is one logit, higher = more likely spoof. All take labels between
+the classes, as mixup makes them.
+"""
+
+from backend import keras
+
+layers, ops = keras.layers, keras.ops
+
+OC_SCALE, OC_BONAFIDE, OC_SPOOF = 20.0, 0.9, 0.2  # alpha and the two margins of the paper
+COSINE_LOSSES = {"oc_softmax": 1, "p2sgrad": 2}  # directions in the embedding space
+
+
+@keras.saving.register_keras_serializable(package="spoof_detection")
+class Cosines(layers.Layer):
+    """Cosine of the embedding with learned directions: (b, n) -> (b, directions)."""
+
+    def __init__(self, directions: int, name: str = "cosines", **kwargs):
+        super().__init__(name=name, **{"dtype": "float32", **kwargs})
+        self.directions = directions
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], self.directions), name="kernel")
+
+    def call(self, x):
+        return ops.matmul(ops.normalize(x, axis=-1), ops.normalize(self.kernel, axis=0))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.directions)
+
+    def get_config(self):
+        return {**super().get_config(), "directions": self.directions}
+
+
+@keras.saving.register_keras_serializable(package="spoof_detection")
+class CosineLogit(layers.Layer):
+    """Logit of cosines, (b, 1) or (b, 2) -> (b, 1).
+
+    One direction points to bona fide speech: the logit is 0 half-way between OC-Softmax' margins. With two, in
+    the order of the labels, it is their difference. The scale makes a sigmoid of it meaningful.
+    """
+
+    def __init__(self, name: str = "logit", **kwargs):
+        super().__init__(name=name, **{"dtype": "float32", **kwargs})
+
+    def call(self, cosines):
+        if cosines.shape[-1] == 1:
+            return OC_SCALE * ((OC_BONAFIDE + OC_SPOOF) / 2 - cosines)
+        return OC_SCALE * (cosines[:, 1:] - cosines[:, :1])
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 1)
+
+
+def cosine_head(network: keras.Model, loss: str) -> keras.Model:
+    """The network with its last layer replaced by what a cosine loss needs."""
+    embedding = network.get_layer("logit").input
+    cosines = Cosines(COSINE_LOSSES[loss])(embedding)
+    return keras.Model(network.input, CosineLogit()(cosines), name=network.name)
+
+
+class OCSoftmax(keras.losses.Loss):
+    """Bona fide clips within one narrow cone, spoofed ones outside a wider one; on `CosineLogit` of one direction."""
+
+    def call(self, y_true, logit):
+        # alpha (m_y - cosine) (-1)^y of the paper, said with logit = alpha (mean margin - cosine)
+        margin = OC_SCALE * (OC_BONAFIDE - OC_SPOOF) / 2
+        y_true = ops.cast(y_true, logit.dtype)
+        return ops.mean(y_true * ops.softplus(margin - logit) + (1 - y_true) * ops.softplus(margin + logit), axis=-1)
+
+
+class P2SGrad(keras.losses.Loss):
+    """Mean squared distance of both cosines from the one-hot label; on the output of `Cosines`, (b, 2)."""
+
+    def call(self, y_true, cosines):
+        y_true = ops.cast(y_true, cosines.dtype)
+        return ops.sum(ops.square(cosines - ops.concatenate([1 - y_true, y_true], axis=-1)), axis=-1)
+
+
+def make_loss(name: str) -> keras.losses.Loss:
+    """The loss of a name in config.CHOICES."""
+    return {
+        "bce": keras.losses.BinaryCrossentropy(from_logits=True),
+        "focal": keras.losses.BinaryFocalCrossentropy(gamma=2.0, from_logits=True),
+        "oc_softmax": OCSoftmax(name="oc_softmax"),
+        "p2sgrad": P2SGrad(name="p2sgrad"),
+    }[name]
+
+
+class ClassAccuracy(keras.metrics.Mean):
+    """Share of clips on the right side of logit 0, or of two equal cosines; a blend counts as its greater part."""
+
+    def update_state(self, y_true, outputs, sample_weight=None):
+        logit = outputs if outputs.shape[-1] == 1 else outputs[:, 1:] - outputs[:, :1]
+        right = ops.equal(ops.cast(y_true, "float32") > 0.5, ops.cast(logit, "float32") > 0)
+        return super().update_state(ops.cast(right, "float32"))
