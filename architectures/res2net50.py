@@ -57,8 +57,8 @@ class SplitConvolutions(layers.Layer):
 
     def __init__(self, width: int, scale: int, strides: int = 1, chained: bool = True, **kwargs):
         super().__init__(**kwargs)
-        if scale < 2 or width < 1:
-            raise ValueError(f"Res2Net needs at least 2 groups of 1 channel, not {scale} of {width}")
+        if scale < 2:
+            raise ValueError(f"Res2Net needs at least 2 groups of channels, not {scale}")
         if chained and strides != 1:
             raise ValueError("groups of different size cannot be chained: strides must be 1")
         self.width, self.scale, self.strides, self.chained = width, scale, strides, chained
@@ -104,6 +104,8 @@ class SplitConvolutions(layers.Layer):
 
 def _stages(x, channels: int, width: int, scale: int, expansion: int, reduction: int = 0, pooled_skip: bool = False):
     """Four stages; each doubles the channels and, but for the first, halves time and frequency."""
+    if channels * width < 64:
+        raise ValueError(f"width {width} leaves the first stage no channel; the least is {64 // channels}")
     for stage, repeats in enumerate(BLOCKS):
         inner = channels * 2**stage
         for number in range(repeats):

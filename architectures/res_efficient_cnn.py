@@ -11,6 +11,7 @@ mel floor of ln 1e-6) is black, 7 (loud speech) is white, the three colours are 
 ImageNet's pictures were. Other front ends pass the same map; from scratch the first batch norm makes up for it.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,11 +52,11 @@ def res_efficient_cnn(
     if wrong := sorted(set(adapter_stages) - set(range(1, len(STAGE_ENDS) + 1))):
         raise UserError(f"res_efficient_cnn: no stage {wrong[0]} for an adapter; valid: 1 to {len(STAGE_ENDS)}")
     adapted = [STAGE_ENDS[stage - 1] for stage in adapter_stages]
-    body = efficient_net(input_shape[:2], weights)
-    first, *_ = (layer for layer in body.layers if not isinstance(layer, layers.InputLayer))
+    source = efficient_net(input_shape[:2], weights)
+    first = next(layer.name for layer in source.layers if not isinstance(layer, layers.InputLayer))
 
     def call(layer, x, *others, **arguments):
-        if layer is first:
+        if layer.name == first:
             return _as_image(x)
         if isinstance(layer, layers.Rescaling | layers.Normalization):
             return x  # the image is scaled already; what these hold differs with the source of the weights
@@ -63,8 +64,11 @@ def res_efficient_cnn(
         return residual_adapter(x, adapter_reduction, f"adapter_{layer.name}") if layer.name in adapted else x
 
     inputs = keras.Input(input_shape, name="features")
-    # the body's layers, weights and all; only the wiring is new, and flat: every layer can be looked into by name
-    body = keras.models.clone_model(body, inputs, clone_function=lambda layer: layer, call_function=call)
+    # layers of its own, for those of `source` would go on showing its tensors as their outputs
+    body = keras.models.clone_model(source, inputs, call_function=call)
+    for layer in body.layers:
+        if layer.weights and not layer.name.startswith("adapter"):
+            layer.set_weights(source.get_layer(layer.name).get_weights())
     x = layers.GlobalAveragePooling2D()(body.output)  # (b, 1280)
     x = layers.Dropout(dropout)(x)
     return keras.Model(inputs, logit_layer()(x), name="res_efficient_cnn")
@@ -72,6 +76,8 @@ def res_efficient_cnn(
 
 def efficient_net(size: Sequence[int], weights: str | None = None) -> keras.Model:
     """EfficientNet-B0 without its top, (time, frequency, 3) -> (time / 32, frequency / 32, 1280), and its weights."""
+    if min(size) < 32:
+        raise ValueError("EfficientNet needs at least 32 frames and 32 bands")
     shape = (*size, 3)
     if weights == "imagenet":
         try:
@@ -83,10 +89,10 @@ def efficient_net(size: Sequence[int], weights: str | None = None) -> keras.Mode
             ) from error
     else:
         body = keras.applications.EfficientNetB0(weights=None, include_top=False, input_shape=shape)
-    if weights is None:
-        print("res_efficient_cnn: EfficientNet-B0 starts from scratch, no pretrained weights")
-    elif weights != "imagenet":
-        _load_weights(body, Path(weights))
+        if weights:
+            _load_weights(body, Path(weights))
+    origin = f"from the weights {weights}" if weights else "from scratch, no pretrained weights"
+    print(f"res_efficient_cnn: EfficientNet-B0 starts {origin}")
     for layer in body.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
@@ -116,11 +122,11 @@ def _load_weights(body: keras.Model, path: Path) -> None:
     if not path.is_file():
         raise UserError(f'res_efficient_cnn: no weights file {path}; valid: a path, "imagenet", or none (from scratch)')
     try:
-        body.load_weights(path)
+        with warnings.catch_warnings(action="ignore"):  # one for each layer that the error then counts
+            body.load_weights(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: does not hold weights of EfficientNet-B0 without top ({_first_line(error)})"
-        ) from error
+        reason = _first_line(error).split(" Example error message")[0]
+        raise UserError(f"{path}: does not hold weights of EfficientNet-B0 without top ({reason})") from error
 
 
 def _first_line(error: Exception) -> str:
