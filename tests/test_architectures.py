@@ -69,8 +69,15 @@ def randomise(layer: layers.Layer, seed: int = 0) -> None:
 # ---------------------------------------------------------------- all of them
 
 
-@pytest.mark.parametrize("front_end", PICTURES)
-@pytest.mark.parametrize("build", EMBEDDING, ids=lambda build: build.__name__)
+@pytest.mark.parametrize(
+    ("build", "front_end"),
+    [
+        # the deep ones take a second each to build, and do the same to every picture
+        pytest.param(build, front_end, marks=[pytest.mark.slow] if deep and front_end in ("log_stft", "cqt") else [])
+        for build, deep in ((x, EMBEDDING[x] > 1000) for x in EMBEDDING)
+        for front_end in PICTURES
+    ],
+)
 def test_every_network_takes_every_picture(build: Callable[..., keras.Model], front_end: str) -> None:
     network = built(build, front_end)
     assert network.name == build.__name__
