@@ -51,13 +51,20 @@ class _Tensors(dict):
         pass
 
 
+class _Array(np.ndarray):
+    """A storage or tensor while the pickle is read: its own way to take a state is closed."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("a tensor is given a state")
+
+
 class _Rebuild:
     """Stands for torch._utils._rebuild_tensor_v2: a view of a storage becomes an array."""
 
     __slots__ = ()  # nothing can be set on it
 
     def __call__(self, storage, offset, size, stride, requires_grad, hooks, *metadata) -> np.ndarray:
-        if not isinstance(storage, np.ndarray) or not isinstance(size, tuple) or not isinstance(stride, tuple):
+        if not isinstance(storage, _Array) or not isinstance(size, tuple) or not isinstance(stride, tuple):
             raise pickle.UnpicklingError("a tensor without a storage, size and stride")
         if any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
             raise pickle.UnpicklingError(f"a tensor of size {size}, stride {stride}, offset {offset}")
@@ -97,7 +104,8 @@ class _Reader(pickle.Unpickler):
             raise pickle.UnpicklingError("a storage without a type, key and size")
         if key not in self.storages:
             stored = _stored(self.archive, f"{self.root}/data/{key}")
-            self.storages[key] = np.frombuffer(stored, dtype) if len(stored) % np.dtype(dtype).itemsize == 0 else None
+            whole = len(stored) % np.dtype(dtype).itemsize == 0
+            self.storages[key] = np.frombuffer(stored, dtype).view(_Array) if whole else None
         storage = self.storages[key]
         if storage is None or storage.dtype != np.dtype(dtype) or len(storage) != count:
             raise pickle.UnpicklingError(f"storage {key} does not hold {count} numbers of type {dtype}")
@@ -141,13 +149,13 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}: not a checkpoint that can be read here: {reason}") from error
     flat = isinstance(tensors, dict) and all(
-        isinstance(name, str) and isinstance(tensor, np.ndarray) for name, tensor in tensors.items()
+        isinstance(name, str) and isinstance(tensor, _Array) for name, tensor in tensors.items()
     )
     if not flat or not tensors:
         raise UserError(f"{path}: not a dictionary of tensors by name")
     if broken := sorted(name for name, tensor in tensors.items() if not np.isfinite(tensor).all()):
         raise UserError(f"{path}: {broken[0]} holds values that are not finite")
-    return dict(tensors)
+    return {name: np.asarray(tensor) for name, tensor in tensors.items()}
 
 
 # ---------------------------------------------------------------- its tensors in our network
