@@ -25,7 +25,7 @@ def res2net50(
     """Res2Net-50 `width`w`scale`s; `image_size` None keeps the spectrogram's size: (time, frequency, 1) -> logit."""
     inputs = x = keras.Input(input_shape, name="features")
     if image_size:
-        x = layers.Resizing(image_size, image_size)(x)
+        x = Resized(image_size)(x)
     x = layers.ReLU()(_convolution(x, 64, 7, strides=2))
     x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
     x = _stages(x, 64, width, scale, expansion=4)
@@ -44,6 +44,28 @@ def se_res2net50_thin(
     x = _stages(x, 16, width, scale, expansion=2, reduction=reduction, pooled_skip=True)
     x = layers.GlobalAveragePooling2D()(x)  # (b, 256)
     return keras.Model(inputs, logit_layer()(x), name="se_res2net50_thin")
+
+
+@keras.saving.register_keras_serializable(package="spoof_detection")
+class Resized(layers.Layer):
+    """Bilinear resizing to a square: (b, t, f, c) -> (b, size, size, c).
+
+    Not keras.layers.Resizing, whose `training=True` by default puts every layer behind it into training mode where
+    a model is called without saying which, as in an export.
+    """
+
+    def __init__(self, size: int, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, x):
+        return ops.image.resize(x, (self.size, self.size))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.size, self.size, input_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}
 
 
 @keras.saving.register_keras_serializable(package="spoof_detection")

@@ -13,7 +13,7 @@ import pytest
 
 from architectures.layers import MaxFeatureMap
 from architectures.lcnn import lcnn
-from architectures.res2net50 import SplitConvolutions, res2net50, se_res2net50_thin
+from architectures.res2net50 import Resized, SplitConvolutions, res2net50, se_res2net50_thin
 from architectures.res_efficient_cnn import (
     BLACK,
     IMAGENET_DEVIATION,
@@ -231,8 +231,28 @@ def test_thin_se_res2net50_keeps_the_picture_until_the_second_stage() -> None:
 
 
 def test_res2net50_resizes_the_picture_inside() -> None:
-    resized = [layer for layer in built(res2net50, "mel").layers if isinstance(layer, layers.Resizing)]
+    resized = [layer for layer in built(res2net50, "mel").layers if isinstance(layer, Resized)]
     assert [layer.output.shape for layer in resized] == [(None, 224, 224, 1)]
+
+
+def test_a_resized_picture_is_the_picture() -> None:
+    ramp = np.linspace(0, 1, 8, dtype=np.float32)[None, :, None, None] * np.ones((1, 8, 6, 1), np.float32)
+    larger = keras.ops.convert_to_numpy(Resized(32)(ramp))
+    assert larger.shape == Resized(32).compute_output_shape(ramp.shape) == (1, 32, 32, 1)
+    assert np.ptp(larger, axis=2).max() < 1e-6 and (np.diff(larger[0, :, 0, 0]) >= -1e-6).all()
+    assert larger.mean() == pytest.approx(0.5, abs=1e-3)
+    assert Resized.from_config(Resized(32).get_config()).size == 32
+
+
+def test_a_network_called_without_saying_so_does_not_train() -> None:
+    """keras.layers.Resizing puts all that follows into training mode."""
+    network = res2net50((40, 30, 1), image_size=48)
+    x = np.random.default_rng(0).normal(size=(2, 40, 30, 1)).astype(np.float32)
+    before = [keras.ops.convert_to_numpy(weight) for weight in network.non_trainable_weights]
+    outputs = [keras.ops.convert_to_numpy(y) for y in (network(x), network(x, training=False))]
+    np.testing.assert_array_equal(*outputs)
+    for weight, kept in zip(network.non_trainable_weights, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), kept)
 
 
 def _convolve(x: np.ndarray, kernel: np.ndarray, strides: int) -> np.ndarray:
