@@ -26,7 +26,7 @@ class Cosines(layers.Layer):
         self.kernel = self.add_weight(shape=(input_shape[-1], self.directions), name="kernel")
 
     def call(self, x):
-        return ops.matmul(ops.normalize(x, axis=-1), ops.normalize(self.kernel, axis=0))
+        return ops.matmul(ops.normalize(x, axis=-1), ops.normalize(ops.convert_to_tensor(self.kernel), axis=0))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.directions)

@@ -38,7 +38,8 @@ class SharpnessAwareAdam(keras.optimizers.Adam):
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
-        momentum, velocity, climbed = self._momentums[index], self._velocities[index], self._climbed[index]
+        slots = self._momentums[index], self._velocities[index], self._climbed[index]
+        momentum, velocity, climbed = map(ops.convert_to_tensor, slots)
         cast = {"dtype": variable.dtype}
         gradient, rate = ops.cast(gradient, **cast), ops.cast(learning_rate, **cast)
         climbing = ops.equal(self.iterations % 2, 0)
@@ -51,9 +52,9 @@ class SharpnessAwareAdam(keras.optimizers.Adam):
         descent = -climbed - rate * scale * mean / (ops.sqrt(square) + self.epsilon)
 
         self.assign_add(variable, ops.where(climbing, climb, descent))
-        self.assign(climbed, ops.where(climbing, climb, ops.zeros_like(climb)))
-        self.assign(momentum, ops.where(climbing, momentum, mean))
-        self.assign(velocity, ops.where(climbing, velocity, square))
+        kept = momentum, velocity, climb
+        for slot, up, down in zip(slots, kept, (mean, square, ops.zeros_like(climb)), strict=True):
+            self.assign(slot, ops.where(climbing, up, down))
 
     def get_config(self):
         return {**super().get_config(), "radius": self.radius}

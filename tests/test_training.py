@@ -2,6 +2,11 @@
 
 import dataclasses
 import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,14 +15,15 @@ import soundfile
 
 from architectures.layers import logit_layer
 from backend import keras
-from checkpoint import read_progress
+from checkpoint import Checkpoint, read_progress
 from config import BONAFIDE, SAMPLE_RATE, SPOOF, Config, FeatureConfig, TrainingConfig
 from data_generator import ClipReader, training_batches
 from errors import UserError
-from model import MODELS, MaxFeatureMap, ModelSpec, load_model
+from model import MODELS, MaxFeatureMap, ModelSpec, load_model, spoof_logits
 from schedule import Stage, learning_rate, plan_stages
-from training import compile_model, dev_figures, throughput, train
+from training import compile_model, dev_figures, renew_batch_statistics, throughput, train
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = FeatureConfig(samples=8_000, window=128, hop=128)  # (63, 65, 1)
 
 
@@ -254,6 +260,12 @@ def test_schedules_fall_from_the_first_rate_to_the_last(schedule):
     assert rates[-1] == pytest.approx(1e-3 if schedule == "constant" else 1e-5, rel=0.16)
 
 
+def test_the_halving_schedule_halves_every_ten_epochs_down_to_the_last_rate():
+    training, stage = TrainingConfig(schedule="halving", final_learning_rate=1e-4), Stage(1.0, 100, 3e-4)
+    rates = [learning_rate(training, stage, epoch) for epoch in (0, 9, 10, 19, 20, 90)]
+    assert rates == pytest.approx([3e-4, 3e-4, 1.5e-4, 1.5e-4, 1e-4, 1e-4])
+
+
 def test_the_cosine_rate_moves_within_an_epoch_and_reaches_the_optimizer(tables, new_run):
     run = new_run("cosine")
     config = tiny_config(epochs=(2,), schedule="cosine", final_learning_rate=1e-6, learning_rate=(1e-3,))
@@ -262,3 +274,118 @@ def test_the_cosine_rate_moves_within_an_epoch_and_reaches_the_optimizer(tables,
     # the rate noted is where the schedule stands when the epoch ends; set by epoch it would be that of its start
     expected = [1e-6 + (1e-3 - 1e-6) * 0.5 * (1 + np.cos(np.pi * done / 2)) for done in (1, 2)]
     np.testing.assert_allclose(last, expected, rtol=1e-5)
+
+
+# ---------------------------------------------------------------- ingredients
+
+INGREDIENTS = (
+    {"loss": "focal"},
+    {"loss": "oc_softmax"},
+    {"loss": "p2sgrad"},
+    {"sam": 0.02, "weight_decay": 1e-3},
+    {"spec_augment": 1, "mask_high": (0.8, 0.9), "augment": ("noise",), "mixup": 0.3},
+)
+
+
+@pytest.mark.parametrize("settings", INGREDIENTS, ids=lambda settings: next(iter(settings)))
+def test_every_ingredient_learns_and_the_saved_model_is_the_one_on_dev(tables, new_run, settings):
+    run = new_run("ingredient")
+    settings = {"epochs": (12 if "mixup" in settings else 3,), "deterministic": False, **settings}
+    config = tiny_config(learning_rate=(0.02,), schedule="constant", **settings)
+    progress = train(config, tables["train"], tables["dev"], run)
+    assert progress.best["dev_eer"] < 0.3
+    assert all(0 <= row["accuracy"] <= 1 and np.isfinite(row["loss"]) for row in progress.history)
+    model = load_model(run / "best.keras")
+    assert model.layers[-1].name == "spoof_logit" and model.output_shape == (None, 1)
+    assert dev_figures(model, ClipReader(tables["dev"]))["dev_eer"] == pytest.approx(progress.best["dev_eer"], abs=1e-6)
+
+
+def test_masks_hide_in_training_only(tables):
+    """A model with masks predicts like the same weights without them."""
+    plain, masked = (compile_model(tiny_config(spec_augment=count))[0] for count in (0, 3))
+    assert [layer.name for layer in masked.layers].count("masks") == 1
+    masked.set_weights(plain.get_weights() + masked.get_weights()[len(plain.get_weights()) :])
+    waveforms = np.random.default_rng(0).normal(0, 0.1, (3, TINY.samples)).astype(np.float32)
+    np.testing.assert_allclose(spoof_logits(masked, waveforms), spoof_logits(plain, waveforms), atol=1e-6)
+
+
+def test_weights_are_averaged_over_the_last_epochs_and_compete_on_dev(tables, new_run, capsys):
+    """The average is that of the epochs' weights, it goes on after a pause, and it is used only if it is better."""
+    kept = []
+
+    class Watching(Checkpoint):
+        def add_to_average(self, progress):
+            super().add_to_average(progress)
+            kept.append([np.array(v) for v in self.model.trainable_variables])
+            expected = np.mean([weights[0] for weights in kept], axis=0)
+            np.testing.assert_allclose(self.average[0], expected, rtol=1e-5, atol=1e-7)
+
+    config, run = tiny_config(epochs=(6,), swa=0.5), new_run("averaged")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.Checkpoint", Watching)
+        train(config, tables["train"], tables["dev"], run, stop_after=5)
+        progress = train(config, tables["train"], tables["dev"], run)
+    assert progress.averaged == len(kept) == 3
+    output = capsys.readouterr().out
+    assert "averaged weights: dev loss" in output
+    best_epoch = min((row["dev_eer"], row["dev_loss"]) for row in progress.history)
+    used = "used" in output.split("averaged weights")[1].splitlines()[0]
+    assert used == ((progress.best["dev_eer"], progress.best["dev_loss"]) < best_epoch)
+    figures = dev_figures(load_model(run / "best.keras"), ClipReader(tables["dev"]))
+    assert figures["dev_loss"] == pytest.approx(progress.best["dev_loss"], abs=1e-4)
+
+
+def test_averaged_weights_get_batch_statistics_of_their_own(tables):
+    model, _ = compile_model(tiny_config())
+    norm = model.get_layer("tiny").layers[2]
+    before = [np.array(v) for v in model.trainable_variables]
+    batches = training_batches(ClipReader(tables["train"]), tiny_config(), 0)
+    renew_batch_statistics(model, batches)
+    first = np.array(norm.moving_mean)
+    for _ in range(8):
+        renew_batch_statistics(model, batches)
+    settled = np.array(norm.moving_mean)
+    renew_batch_statistics(model, batches)
+    assert np.abs(first).max() > 0
+    np.testing.assert_allclose(np.array(norm.moving_mean), settled, rtol=0.05, atol=1e-3)  # the data's own mean
+    for x, y in zip(before, model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(x, np.array(y))
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+sys.modules["tensorflow"] = None  # importing it fails
+import json
+from pathlib import Path
+import pandas as pd
+from config import read_config
+import model, test_training
+model.MODELS["tiny"] = model.ModelSpec(test_training.tiny_network, "log_stft", "for tests")
+from training import train
+folder = Path(sys.argv[1])
+tables = [pd.read_pickle(folder / f"{name}.pickle") for name in ("train", "dev")]
+progress = train(read_config(folder / "config.json"), *tables, folder)
+print(json.dumps(progress.history))
+"""
+
+
+def test_jax_trains_without_tensorflow(tables, new_run):
+    run = new_run("jax")
+    settings = {"sam": 0.02, "mixup": 0.2, "loss": "p2sgrad", "swa": 0.5, "spec_augment": 1, "deterministic": False}
+    tiny_config(epochs=(4,), **settings).write(run / "config.json")
+    for name, table in tables.items():
+        table.to_pickle(run / f"{name}.pickle")
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}",
+    }
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW, str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    history = json.loads(done.stdout.splitlines()[-1])
+    assert len(history) == 4 and history[-1]["loss"] < history[0]["loss"]
+    assert "averaged weights: dev loss" in done.stdout
+    # and what JAX has trained is read here
+    figures = dev_figures(load_model(run / "best.keras"), ClipReader(tables["dev"]))
+    assert figures["dev_eer"] == pytest.approx(read_progress(run).best["dev_eer"], abs=0.13)
