@@ -149,36 +149,22 @@ def git_commit(git: Path) -> str | None:
 # ---------------------------------------------------------------- after training
 
 
-def score_split(model: Any, table: pd.DataFrame, name: str, run: Path) -> pd.DataFrame:
-    """Score a split's clips, write scores_<name>.txt; the table of scores."""
-    from data_generator import ClipReader
-    from inference import score_clips
-    from score_files import write_scores
-
-    reader = ClipReader(table)
-    rows, logits = score_clips(model, reader, name)
-    for reason in reader.new_failures():
-        print(f"left out: {reason}")
-    scores = table.iloc[rows].assign(score=-logits.astype(float))
-    write_scores(run / f"scores_{name}.txt", scores, model=model.name, dataset=f"{table['dataset'].iloc[0]} {name}")
-    return scores
-
-
 def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path) -> dict:
     """Score dev and eval with the best model, fix its threshold on dev, write card, metrics and figures."""
     from calibration import operating_point
     from evaluate import evaluate, format_report
     from model import load_model, parameter_count, save_model, set_operating_point
     from plots import draw_evaluation
+    from score import score_table
 
     model = load_model(run / "best.keras")
-    dev = score_split(model, tables["dev"], "dev", run)
+    dev = score_table(model, tables["dev"], run / "scores_dev.txt", "dev")
     point = operating_point(dev["score"].to_numpy(), dev["label"].to_numpy())
     set_operating_point(model, point)
     reports = {"dev": evaluate(dev, name=f"{run.name} dev")}
     shown = "dev"
     if tables["eval"]["label"].nunique() == 2:
-        scores = score_split(model, tables["eval"], "eval", run)
+        scores = score_table(model, tables["eval"], run / "scores_eval.txt", "eval")
         asv_scores = Path(config.asv_scores) if config.asv_scores else None
         options = {"asv_scores": asv_scores, "dev": dev, "threshold": "dev-eer"}
         reports["eval"] = evaluate(scores, name=f"{run.name} eval", **options)

@@ -2,6 +2,7 @@
 
     python import_weights.py AASIST.pth --out pretrained        # writes pretrained/aasist.keras and its card
     python import_weights.py AASIST-L.pth --out pretrained      # aasist_l
+    python score.py pretrained/aasist.keras --data LA --score bonafide-logit --out scores.txt    # as published
 
 The checkpoints are those of https://github.com/clovaai/aasist (models/weights), licence MIT.
 
@@ -15,7 +16,6 @@ import math
 import pickle
 import pickletools
 import zipfile
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import numpy as np
 from backend import keras
 from config import LABELS, Config, feature_config
 from errors import CommandParser, UserError, run_command
-from model import build_model, build_network, save_model, sha256
+from model import build_model, build_network, parameter_count, save_model, sha256
 
 # ---------------------------------------------------------------- a torch checkpoint, read as data
 
@@ -36,10 +36,10 @@ STORAGES = {
     "IntStorage": "<i4",
 }
 # what torch writes for a dictionary of tensors; nothing that makes objects of classes or looks up attributes
-INSTRUCTIONS = """
-PROTO STOP MARK GLOBAL REDUCE BUILD BINPERSID BINPUT LONG_BINPUT BINGET LONG_BINGET EMPTY_DICT SETITEM SETITEMS
-EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINUNICODE BININT BININT1 BININT2 LONG1 NEWTRUE NEWFALSE NONE
-""".split()  # noqa: SIM905
+INSTRUCTIONS = set(
+    "PROTO STOP MARK GLOBAL REDUCE BUILD BINPERSID BINPUT LONG_BINPUT BINGET LONG_BINGET EMPTY_DICT SETITEM SETITEMS "
+    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINUNICODE BININT BININT1 BININT2 LONG1 NEWTRUE NEWFALSE NONE".split()
+)
 
 
 class _Tensors(dict):
@@ -286,34 +286,6 @@ def _config(name: str) -> Config:
     return Config(recipe=name, model=name, features=feature_config("raw"))
 
 
-# ---------------------------------------------------------------- what published scores are made of
-
-
-@lru_cache(maxsize=2)  # a new model is a new graph to trace
-def embedding_model(model: keras.Model) -> keras.Model:
-    """Waveform (b, samples) -> what enters the last layer of the network, sharing a model's weights."""
-    x = model.input
-    for layer in model.layers[1:]:
-        if not isinstance(layer, keras.Model):
-            x = layer(x)
-            continue
-        return keras.Model(model.input, keras.Model(layer.input, layer.get_layer("logit").input)(x))
-    raise UserError(f"model {model.name} holds no network with a layer `logit`")
-
-
-def class_logits(model: keras.Model, waveforms: np.ndarray) -> np.ndarray:
-    """Both class logits (b, 2), columns bonafide and spoof, of waveforms (b, samples).
-
-    The published scores are the bona fide column alone. The spoof logit is the second minus the first.
-    """
-    network = next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
-    last = network.get_layer("logit") if network is not None else None
-    if not hasattr(last, "class_logits"):
-        raise UserError(f"model {model.name} ends in one logit; class logits are those of aasist, aasist_l, rawnet2")
-    embedding = embedding_model(model).predict_on_batch(waveforms)
-    return keras.ops.convert_to_numpy(last.class_logits(keras.ops.convert_to_tensor(embedding, "float32")))
-
-
 # ---------------------------------------------------------------- command line
 
 
@@ -321,12 +293,12 @@ def card(name: str, model: keras.Model, source: Path) -> dict[str, Any]:
     """What is written beside the weights."""
     return {
         "model": name,
-        "parameters": model.count_params(),
+        "parameters": parameter_count(model),
         "config": _config(name).to_dict(),
         "labels": list(LABELS),
         "output": "one logit, higher = more likely spoof; apply a sigmoid once for a probability",
-        "score": "the published score is the bona fide logit alone (import_weights.class_logits, column 0); "
-        "this model's logit is spoof minus bona fide",
+        "score": "published figures are of the bona fide logit alone (score.py --score bonafide-logit); this model's "
+        "output is spoof minus bona fide",
         "source": {"file": source.name, "sha256": sha256(source), "from": "https://github.com/clovaai/aasist"},
         "published": PUBLISHED[name],
         "data": {"dataset": "ASVspoof 2019 LA, train"},
@@ -344,7 +316,7 @@ def main() -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / f"{name}.keras"
     save_model(model, path, card(name, model, arguments.checkpoint))
-    print(f"{path}: {name}, {model.count_params():,} parameters from {arguments.checkpoint.name}; {PUBLISHED[name]}")
+    print(f"{path}: {name}, {parameter_count(model):,} parameters from {arguments.checkpoint.name}; {PUBLISHED[name]}")
     return 0
 
 

@@ -18,7 +18,7 @@ import html
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -192,13 +192,18 @@ def quality_warnings(waveform: np.ndarray) -> list[str]:
 # ---------------------------------------------------------------- many files
 
 
-def score_clips(model: keras.Model, reader: ClipReader, what: str) -> tuple[np.ndarray, np.ndarray]:
+def score_clips(
+    model: keras.Model,
+    reader: ClipReader,
+    what: str,
+    logits_of: Callable[[keras.Model, np.ndarray], np.ndarray] = spoof_logits,
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows that could be read and their logits, from the first window of every clip (as in ASVspoof)."""
     rows, logits = [], []
     batches = evaluation_batches(reader, input_samples(model))
     for waveforms, numbers in tqdm(batches, desc=what, unit="batch", leave=False, disable=None):
         rows.append(np.asarray(numbers))
-        logits.append(spoof_logits(model, np.asarray(waveforms)))
+        logits.append(logits_of(model, np.asarray(waveforms)))
     if not rows:
         raise UserError(f"{what}: none of {len(reader)} clips could be read; the first: {first_failure(reader)}")
     return np.concatenate(rows), np.concatenate(logits)

@@ -17,6 +17,7 @@ import math
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,31 @@ def parameter_count(model: keras.Model) -> int:
 def spoof_logits(model: keras.Model, waveforms: np.ndarray) -> np.ndarray:
     """Logits (batch,) of waveforms (batch, samples): the one call through which every script scores."""
     return np.asarray(model.predict_on_batch(waveforms), dtype=np.float32)[:, 0]
+
+
+@lru_cache(maxsize=2)  # a new model is a new graph to trace
+def embedding_model(model: keras.Model) -> keras.Model:
+    """Waveform (b, samples) -> what enters the last layer of the network, sharing a model's weights."""
+    x = model.input
+    for layer in model.layers[1:]:
+        if not isinstance(layer, keras.Model):
+            x = layer(x)
+            continue
+        return keras.Model(model.input, keras.Model(layer.input, layer.get_layer("logit").input)(x))
+    raise UserError(f"model {model.name} holds no network with a layer `logit`")
+
+
+def class_logits(model: keras.Model, waveforms: np.ndarray) -> np.ndarray:
+    """Both class logits (b, 2), columns bonafide and spoof, of waveforms (b, samples).
+
+    The published scores are the bona fide column alone. The spoof logit is the second minus the first.
+    """
+    network = next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
+    last = network.get_layer("logit") if network is not None else None
+    if not hasattr(last, "class_logits"):
+        raise UserError(f"model {model.name} ends in one logit; class logits are those of aasist, aasist_l, rawnet2")
+    embedding = embedding_model(model).predict_on_batch(waveforms)
+    return keras.ops.convert_to_numpy(last.class_logits(keras.ops.convert_to_tensor(embedding, "float32")))
 
 
 def set_operating_point(model: keras.Model, operating_point: dict[str, Any]) -> None:

@@ -126,10 +126,12 @@ def read_scores(
     return table[["utterance_id", "attack", "label", "score", "speaker"]]
 
 
-def write_scores(path: Path, table: pd.DataFrame, *, model: str, dataset: str) -> None:
+def write_scores(
+    path: Path, table: pd.DataFrame, *, model: str, dataset: str, convention: str = SCORE_CONVENTION
+) -> None:
     """Write utterance_id, attack, label and score (cm_score) of a table in our own layout."""
     header = [
-        SCORE_CONVENTION,
+        convention,
         f"model: {model}",
         f"dataset: {dataset}",
         "columns: utterance attack key score",

@@ -16,9 +16,10 @@ import pytest
 from checkpoint import read_progress
 from config import feature_config, read_config
 from demo_corpus import write_demo_corpus
+from errors import run_command
 from evaluate import evaluate, read_scores
 from experiment import claimed, git_commit, open_run, training_process
-from main import configure, parse_arguments
+from main import configure, main, parse_arguments
 from model import read_card, sha256
 from recipes import load_recipe, recipe_names, recipe_published
 
@@ -202,16 +203,20 @@ def test_ctrl_c_says_how_to_go_on(corpus, tmp_path):
         ),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_no_run(corpus, tmp_path, arguments, message):
+def test_a_mistake_is_one_line_and_leaves_no_run(corpus, tmp_path, arguments, message, monkeypatch, capsys):
     (tmp_path / "empty").mkdir()
-    done = run(*[corpus if a == "CORPUS" else a for a in arguments], cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and message in done.stderr
+    monkeypatch.chdir(tmp_path)
+    argv = [str(corpus) if a == "CORPUS" else a for a in arguments]
+    assert run_command(lambda: main(argv)) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ") and errors.count("\n") == 1 and message in errors
     assert not (tmp_path / "runs").exists()
 
 
-def test_help_is_short(tmp_path):
-    lines = run("--help", cwd=tmp_path).stdout.splitlines()
+def test_help_is_short(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 70 and max(map(len, lines)) <= 118
 
 

@@ -1,0 +1,110 @@
+"""Score a dataset with a trained model, its own or another one, and say how well that goes.
+
+    python score.py runs/<run> --data in_the_wild                    # every labelled clip; scores.txt and a report
+    python score.py pretrained/aasist.keras --data LA --split eval --score bonafide-logit --out aasist_eval.txt
+
+What is written is a score file of the ASVspoof layout, from the first window of every clip; `python evaluate.py`
+gives its figures again at any time. The decision is made at the model's own threshold, which is from its dev set.
+`--score bonafide-logit` takes one of the two class logits of aasist, aasist_l and rawnet2 alone, as their authors
+do; the model's threshold is not meant for it. `--set-threshold`, on clips of a dev set, gives a model (an imported
+one has none) the threshold, uncertain band and calibration of these scores.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from backend import keras
+from calibration import operating_point as fit_operating_point
+from config import BONAFIDE, SCORE_CONVENTION
+from data_generator import ClipReader
+from data_utils import read_dataset
+from errors import CommandParser, UserError, run_command
+from evaluate import evaluate, format_report
+from inference import operating_point, score_clips
+from model import class_logits, find_model, load_model, read_card, save_model, set_operating_point, spoof_logits
+from score_files import write_scores
+from splits import SPLIT_ORDER, stratified_sample
+
+# what a score is: its convention in a file's header, and the logits (higher = more likely spoof) it is made of
+SCORES = {
+    "spoof-logit": (SCORE_CONVENTION, spoof_logits),
+    "bonafide-logit": (
+        "cm_score = the bona fide class logit alone; higher = more bona fide",
+        lambda model, waveforms: -class_logits(model, waveforms)[:, BONAFIDE],
+    ),
+}
+
+
+def score_table(
+    model: keras.Model, table: pd.DataFrame, file: Path, name: str, score: str = "spoof-logit"
+) -> pd.DataFrame:
+    """Score the clips of a table into a score file; the rows that could be read, with their cm_score."""
+    convention, logits_of = SCORES[score]
+    reader = ClipReader(table)
+    rows, logits = score_clips(model, reader, name, logits_of)
+    for reason in reader.new_failures():
+        print(f"left out: {reason}")
+    scores = table.iloc[rows].assign(score=-logits.astype(np.float64))
+    dataset = f"{table['dataset'].iloc[0]} {name}"
+    write_scores(file, scores, model=model.name, dataset=dataset, convention=convention)
+    return scores
+
+
+def main() -> int:
+    parser = CommandParser(description="Score a dataset with a trained model.")
+    add = parser.add_argument
+    add("model", help=".keras or .h5 file, run folder, or shipped name")
+    add("--data", type=Path, required=True, metavar="DIR", help="dataset, or a CSV of paths and labels")
+    add("--split", choices=(*SPLIT_ORDER, "all"), default="all", help="the dataset's own split (%(default)s)")
+    add("--limit", type=int, metavar="N", help="about N clips, stratified by class and attack")
+    add("--seed", type=int, default=1, help="of that choice")
+    add("--allow-missing", action="store_true", help="leave missing files out instead of stopping")
+    add("--score", choices=SCORES, default="spoof-logit", help="what a score is (%(default)s)")
+    add("--set-threshold", action="store_true", help="store the threshold of these scores in the model: on a dev set")
+    add("--out", type=Path, default=Path("scores.txt"), metavar="FILE", help="the score file (%(default)s)")
+    arguments = parser.parse_args()
+
+    if arguments.set_threshold and arguments.score != "spoof-logit":
+        raise UserError("--set-threshold is about the spoof logit, which verdicts are made of: leave out --score")
+    table = read_dataset(arguments.data).usable(arguments.allow_missing)
+    if arguments.split != "all":
+        table = table[table["split"] == arguments.split]
+    table = table.reset_index(drop=True)
+    if table.empty:
+        raise UserError(f"{arguments.data}: no clips in split {arguments.split}")
+    if arguments.limit is not None and len(table) > arguments.limit:
+        table = stratified_sample(table, arguments.limit / len(table), arguments.seed)
+    model = load_model(arguments.model)
+    scores = score_table(model, table, arguments.out, arguments.split, arguments.score)
+    print(f"{len(scores):,} scores in {arguments.out}: {SCORES[arguments.score][0]}")
+    if scores["label"].nunique() < 2:
+        if arguments.set_threshold:
+            raise UserError(f"{arguments.data}: clips of one class only; a threshold needs both")
+        print("clips of one class only: there are no error rates to give")
+        return 0
+    own = arguments.score == "spoof-logit" and operating_point(model).get("calibration") is not None
+    threshold = str(-operating_point(model)["threshold"]) if own else "eer"
+    report = evaluate(scores, name=str(arguments.out), threshold=threshold)
+    report["convention"] = SCORES[arguments.score][0]
+    if own:
+        report["decision"]["source"] = "the model's own threshold, from its dev set"
+    print(f"\n{format_report(report)}")
+    if arguments.set_threshold:
+        set_threshold(model, arguments.model, scores, arguments.out)
+    return 0
+
+
+def set_threshold(model: keras.Model, name: str, scores: pd.DataFrame, file: Path) -> None:
+    """Store the threshold and calibration of these scores in the model's file and card."""
+    point = fit_operating_point(scores["score"].to_numpy(), scores["label"].to_numpy())
+    set_operating_point(model, point)
+    path = find_model(name)
+    card = (read_card(path) or {}) | {"operating_point": point, "operating_point_from": f"{len(scores)} clips, {file}"}
+    save_model(model, path, card)
+    print(f"{path}: threshold {point['threshold']:+.4f} (logit) and calibration are now those of these scores")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

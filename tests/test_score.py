@@ -1,0 +1,112 @@
+"""Scoring a dataset with a trained model: the scores are the model's, the file says what they are."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import score
+from audio import fit_length, load_audio
+from backend import keras
+from config import BONAFIDE, Config, FeatureConfig
+from data_utils import read_dataset
+from demo_corpus import write_demo_corpus
+from errors import UserError
+from inference import predict_audio
+from model import build_model, class_logits, load_model, read_card, save_model, spoof_logits
+from score_files import read_scores
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    return write_demo_corpus(tmp_path_factory.mktemp("score") / "corpus", seed=5, scale=0.08, progress=False)
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    """A small network with two class logits, untrained and without a threshold."""
+    keras.utils.set_random_seed(1)
+    model = build_model(Config(model="rawnet2", features=FeatureConfig("raw", 6_000), model_args={"gru_units": 8}))
+    save_model(model, tmp_path / "raw.keras", {"model": "rawnet2"})
+    return tmp_path / "raw.keras"
+
+
+def command(monkeypatch, *words: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["score.py", *map(str, words)])
+    return score.main()
+
+
+def test_both_kinds_of_scores_are_the_models_own(model_file, corpus, tmp_path, monkeypatch, capsys):
+    model, table = load_model(model_file), read_dataset(corpus).usable()
+    path = table.loc[table["split"] == "dev", "path"].iloc[0]
+    clip = fit_length(load_audio(path), 6_000)[None]
+    wanted = {
+        "spoof-logit": -spoof_logits(model, clip)[0],
+        "bonafide-logit": class_logits(model, clip)[0, BONAFIDE],
+    }
+    for kind, value in wanted.items():
+        out = tmp_path / f"{kind}.txt"
+        assert command(monkeypatch, model_file, "--data", corpus, "--split", "dev", "--score", kind, "--out", out) == 0
+        scores = read_scores(out)
+        assert len(scores) == (table["split"] == "dev").sum()
+        assert scores.set_index("utterance_id")["score"][Path(path).stem] == pytest.approx(value, abs=1e-5)
+        header = out.read_text(encoding="utf-8").splitlines()[0]
+        assert header == f"# {score.SCORES[kind][0]}"
+        assert score.SCORES[kind][0] in capsys.readouterr().out
+    assert wanted["spoof-logit"] != pytest.approx(wanted["bonafide-logit"], abs=1e-4)
+
+
+def test_a_threshold_from_dev_goes_into_the_model_and_its_card(model_file, corpus, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "dev.txt"
+    options = ["--data", corpus, "--split", "dev", "--out", out]
+    before = spoof_logits(load_model(model_file), np.zeros((1, 6_000), np.float32))
+    assert command(monkeypatch, model_file, *options, "--set-threshold") == 0
+    model, card = load_model(model_file), read_card(model_file)  # the card's sha256 is that of the new file
+    threshold = model.layers[-1].operating_point["threshold"]
+    assert card["operating_point"]["threshold"] == threshold and card["model"] == "rawnet2"
+    assert str(out) in card["operating_point_from"]
+    np.testing.assert_array_equal(spoof_logits(model, np.zeros((1, 6_000), np.float32)), before)
+    path = read_dataset(corpus).usable()["path"].iloc[0]
+    result = predict_audio(model_file, path)
+    assert result["threshold"] == threshold and not any("no threshold" in text for text in result["warnings"])
+    capsys.readouterr()
+    command(monkeypatch, model_file, *options)
+    assert "the model's own threshold, from its dev set" in capsys.readouterr().out
+
+
+def test_limit_is_stratified_and_all_splits_are_scored(model_file, corpus, tmp_path, monkeypatch):
+    out = tmp_path / "scores.txt"
+    command(monkeypatch, model_file, "--data", corpus, "--out", out, "--limit", 20)
+    scores = read_scores(out)
+    assert len(scores) < 40 and set(scores["attack"]) == {"-", *(f"D{k:02}" for k in range(1, 9))}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set-threshold", "--score", "bonafide-logit"], "leave out --score"),
+        (["--split", "test"], "invalid choice"),
+    ],
+)
+def test_mistakes_are_one_line(words, message, model_file, corpus, monkeypatch):
+    with pytest.raises(UserError, match=message):
+        command(monkeypatch, model_file, "--data", corpus, *words)
+
+
+def test_a_network_of_one_logit_has_no_class_logits(corpus, tmp_path, monkeypatch):
+    features = FeatureConfig("log_stft", 8_000, window=256)
+    save_model(build_model(Config(features=features)), tmp_path / "one.keras")
+    with pytest.raises(UserError, match="class logits are those of"):
+        command(monkeypatch, tmp_path / "one.keras", "--data", corpus, "--score", "bonafide-logit")
+
+
+def test_one_class_gives_scores_but_no_report(model_file, corpus, tmp_path, monkeypatch, capsys):
+    table = read_dataset(corpus).usable()
+    csv = tmp_path / "spoof.csv"
+    table[table["label"] == 1].head(6)[["path", "attack"]].assign(label="spoof").to_csv(csv, index=False)
+    out = tmp_path / "spoof.txt"
+    assert command(monkeypatch, model_file, "--data", csv, "--out", out) == 0
+    assert "clips of one class only" in capsys.readouterr().out and out.is_file()
+    with pytest.raises(UserError, match="a threshold needs both"):
+        command(monkeypatch, model_file, "--data", csv, "--out", out, "--set-threshold")
