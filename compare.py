@@ -3,8 +3,10 @@
     python main.py --list
     python main.py --compare resmax_stft,lcnn_la --data LA --epochs 5
 
-A comparison is a folder runs/compare-<key> with compare.csv, compare.png and one run folder for each recipe. The key
-stands for all settings, so the same command goes on where it was stopped and finished runs are not trained again.
+One budget means: the same clips, split and seed (those of the first recipe), one stage of so many epochs, selection by
+dev EER; all else is each recipe's own. A comparison is a folder runs/compare-<key> with compare.csv, compare.png and one
+run folder for each recipe. The key stands for all settings, so the same command goes on where it was stopped, and
+finished runs are not trained again.
 """
 
 import contextlib
@@ -12,6 +14,7 @@ import hashlib
 import io
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +73,12 @@ def _print_row(recipe: str, row: dict[str, Any], published: str) -> None:
 # ---------------------------------------------------------------- trained under one budget
 
 
-def compare(configs: list[Config], runs: Path, fresh: bool = False) -> int:
-    """Train, measure and tabulate each config on the same data; 1 if one of them failed."""
+def compare(configs: list[Config], epochs: int, runs: Path, fresh: bool = False) -> int:
+    """Train, measure and tabulate each config on the same data for so many epochs; 1 if one of them failed."""
     recipes = [config.recipe for config in configs]
     if len(set(recipes)) < max(2, len(recipes)):
         raise UserError("--compare takes two or more different recipes: --compare resmax_stft,lcnn_la")
+    configs = [under_one_budget(config, configs[0], epochs) for config in configs]
     tables = prepare_tables(configs[0])
     settings = json.dumps([config.to_dict() for config in configs], sort_keys=True)
     folder = runs / f"compare-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
@@ -94,6 +98,21 @@ def compare(configs: list[Config], runs: Path, fresh: bool = False) -> int:
     for failure in failures:
         print(f"not in the table: {failure}")
     return 1 if failures else 0
+
+
+def under_one_budget(config: Config, first: Config, epochs: int) -> Config:
+    """The config with the first one's data and split, and one stage of so many epochs without an early end."""
+    training = replace(
+        config.training,
+        split=first.training.split,
+        sample=first.training.sample,
+        seed=first.training.seed,
+        stages=(1.0,),
+        epochs=(epochs,),
+        learning_rate=config.training.learning_rate[:1],
+        patience=epochs,
+    )
+    return replace(config, data=first.data, training=training)
 
 
 def finished_run(config: Config, folder: Path) -> Path | None:

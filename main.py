@@ -193,11 +193,13 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.compare is not None:
         from compare import compare
 
-        if arguments.stop_after is not None or arguments.recipe is not None or arguments.config is not None:
-            raise UserError(
-                "--compare names the recipes and trains them to the end: leave out --recipe, --config, --stop-after"
-            )
-        return compare([configure(arguments, name) for name in arguments.compare], arguments.runs, arguments.fresh)
+        for name in ("recipe", "config", "stages", "stop_after"):
+            if getattr(arguments, name) is not None:
+                raise UserError(f"--compare trains its recipes in one go: leave out --{name.replace('_', '-')}")
+        if arguments.epochs is None or len(arguments.epochs) != 1:
+            raise UserError("--compare trains under one budget: give --epochs N")
+        configs = [configure(arguments, name) for name in arguments.compare]
+        return compare(configs, arguments.epochs[0], arguments.runs, arguments.fresh)
     config = configure(arguments)
     tables = prepare_tables(config)
     run = carry_out(config, tables, arguments.runs, arguments.fresh, arguments.stop_after)

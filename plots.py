@@ -244,7 +244,9 @@ def comparison_chart(table: pd.DataFrame, path: Path) -> Path:
     count = len(table)
     figure = Figure(figsize=(6.5 + 0.55 * len(attacks), 1.6 + 0.6 * count), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(4, 1 + 0.55 * len(attacks)))
+    left, *rest = figure.subplots(
+        1, 1 + bool(attacks), sharey=True, squeeze=False, width_ratios=[4, 1 + 0.55 * len(attacks)][: 1 + bool(attacks)]
+    )[0]
     _tidy(left)
     places, eer = np.arange(count), 100 * table["eer"].to_numpy()
     reach = np.stack([eer - 100 * table["eer_low"], 100 * table["eer_high"] - eer]).clip(min=0)
@@ -252,26 +254,30 @@ def comparison_chart(table: pd.DataFrame, path: Path) -> Path:
     left.errorbar(eer, places, xerr=reach, fmt="none", ecolor=BLACK, capsize=3, linewidth=1.2)
     for place, value, high in zip(places, eer, 100 * table["eer_high"], strict=True):
         left.text(max(value, high), place, f"  {value:.1f}", va="center", fontsize=9)
-    names = [
-        f"{row.recipe}\n{row.parameters / 1e3:,.0f} K, {row.multiply_adds / 1e6:,.0f} MMAC"
-        for row in table.itertuples()
-    ]
+    sizes = [f"{n / 1e6:.1f} M" if n >= 1e6 else f"{n / 1e3:.0f} K" for n in table["parameters"]]
+    macs = [f"{n / 1e6:,.0f} MMAC" for n in table["multiply_adds"]]
+    names = [f"{recipe}\n{size}, {mac}" for recipe, size, mac in zip(table["recipe"], sizes, macs, strict=True)]
     left.set_yticks(places, names, fontsize=9)
     left.set(xlim=(0, 1.18 * max(1.0, 100 * table["eer_high"].max())), title="all attacks")
     left.set_xlabel(f"{table['split'].iloc[0]} EER (%), interval {table['interval'].iloc[0]}")
     left.invert_yaxis()
+    for right in rest:
+        _attack_grid(figure, right, table[attacks].rename(columns=lambda name: name.removeprefix("eer_")))
+    return _save(figure, path)
 
-    grid = 100 * table[attacks].to_numpy(dtype=np.float64).reshape(count, -1)
-    highest = max(10.0, float(np.nanmax(grid, initial=0.0)))
-    image = right.imshow(grid, cmap="Blues", vmin=0, vmax=highest, aspect="auto")
+
+def _attack_grid(figure: Figure, axes: Axes, eer: pd.DataFrame) -> None:
+    """EER of every attack (columns) for every system (rows) in numbers and colour."""
+    grid = 100 * eer.to_numpy(dtype=np.float64)
+    highest = max(10.0, float(np.nanmax(grid)))
+    image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=highest, aspect="auto")
     for (row, column), value in np.ndenumerate(grid):
         colour = "white" if value > 0.55 * highest else "black"
-        right.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=8)
-    right.set_xticks(range(len(attacks)), [name.removeprefix("eer_") for name in attacks], rotation=45, ha="right")
-    right.tick_params(labelleft=False, left=False)
-    right.set_title("by attack")
-    figure.colorbar(image, ax=right, label="EER (%)")
-    return _save(figure, path)
+        axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(eer.shape[1]), eer.columns, rotation=45, ha="right")
+    axes.tick_params(labelleft=False, left=False)
+    axes.set_title("by attack")
+    figure.colorbar(image, ax=axes, label="EER (%)")
 
 
 def clip_figure(waveform: np.ndarray, spectrogram: np.ndarray, rate: int) -> Figure:

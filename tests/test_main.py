@@ -195,8 +195,10 @@ def test_ctrl_c_says_how_to_go_on(corpus, tmp_path):
         (["--data", "CORPUS", "--augment", "echo"], "unknown augmentation echo; valid: noise"),
         (["--data", "CORPUS", "--mask-high", "0.9"], "two shares are needed, as in 0.80,0.87"),
         (["--recipe", "aasist_la", "--data", "CORPUS", "--spec-augment", "2"], "the raw front end has none"),
-        (["--data", "CORPUS", "--compare", "lcnn_la"], "two or more different recipes"),
-        (["--compare", "lcnn_la,resmax_la", "--stop-after", "2"], "trains them to the end"),
+        (["--data", "CORPUS", "--compare", "lcnn_la", "--epochs", "1"], "two or more different recipes"),
+        (["--compare", "lcnn_la,resmax_la"], "under one budget: give --epochs N"),
+        (["--compare", "lcnn_la,resnext", "--epochs", "1"], "unknown recipe 'resnext'"),
+        (["--compare", "lcnn_la,resmax_la", "--stop-after", "2"], "leave out --stop-after"),
         (
             ["--recipe", "res_efficient_cnn", "--data", "CORPUS", "--model-arg", "weights=none.h5"],
             "no weights file none.h5",
