@@ -38,10 +38,15 @@ def _start_up_noise_dropped() -> Iterator[None]:
                     os.write(2, line)
 
 
-def _quieten_absl() -> None:
-    """Keras says through absl that .h5 is legacy and holds no optimizer: both are meant here."""
-    expected = ("saving your model as an HDF5 file", "No training configuration found")
-    logging.getLogger("absl").addFilter(lambda record: not any(text in record.getMessage() for text in expected))
+def _quieten_loggers() -> None:
+    """Left out is what is meant here: .h5 files, which hold no optimizer, and many models in one process."""
+    expected = (
+        "saving your model as an HDF5 file",
+        "No training configuration found",
+        "triggered tf.function retracing",
+    )
+    for name in ("absl", "tensorflow"):
+        logging.getLogger(name).addFilter(lambda record: not any(text in record.getMessage() for text in expected))
 
 
 def _import_keras():
@@ -56,4 +61,4 @@ def _import_keras():
 
 
 keras = _import_keras()
-_quieten_absl()
+_quieten_loggers()

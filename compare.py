@@ -4,7 +4,7 @@
     python main.py --compare resmax_stft,lcnn_la --data LA --epochs 5
 
 One budget means: the same clips, split and seed (those of the first recipe), one stage of so many epochs, selection by
-dev EER; all else is each recipe's own. A comparison is a folder runs/compare-<key> with compare.csv, compare.png and one
+dev EER; all else is each recipe's own. A comparison is a folder runs/compare-<key> with compare.csv, compare.png and a
 run folder for each recipe. The key stands for all settings, so the same command goes on where it was stopped, and
 finished runs are not trained again.
 """

@@ -147,7 +147,7 @@ MODELS = {
     "rawnet2": ModelSpec(rawnet2, "raw", "sinc filters, residual blocks and GRU (Tak et al., ICASSP 2021)"),
     "res_efficient_cnn": ModelSpec(res_efficient_cnn, "mel", "EfficientNet-B0 with residual adapters"),
     "res2net50": ModelSpec(res2net50, "mel", "Res2Net-50 26w4s at 224 x 224 (Gao et al., TPAMI 2021)"),
-    "se_res2net50_thin": ModelSpec(se_res2net50_thin, "log_stft", "thin SE-Res2Net-50 (Li et al., ICASSP 2021)"),
+    "se_res2net50_thin": ModelSpec(se_res2net50_thin, "cqt", "thin SE-Res2Net-50 (Li et al., ICASSP 2021)"),
 }
 
 
