@@ -260,7 +260,7 @@ def training_batches(reader: ClipReader, config: Config, epoch: int, subset: np.
     return _batches(_Plan(load, finish, parts, len(entries), samples, training.batch_size, batch_repeats(training)))
 
 
-def evaluation_batches(reader: ClipReader, samples: int, batch_size: int = 32):
+def evaluation_batches(reader: ClipReader, samples: int, batch_size: int = 16):
     """Every clip once and in order, its first `samples`: (waveforms (b, samples), row numbers (b,))."""
 
     def load(row: int) -> tuple[np.ndarray, int, float]:

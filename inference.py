@@ -39,7 +39,7 @@ from model import SpoofLogit, find_model, load_model, spoof_logits
 
 DEFAULT_MODEL = "resmax"
 POOLING = "mean logit of half-overlapping windows"
-WINDOWS_AT_ONCE = 32
+WINDOWS_AT_ONCE = 8  # 2 GB with AASIST
 NO_OPERATING_POINT = "the model carries no threshold: logit 0 is used"
 CSV_COLUMNS = (
     "path",

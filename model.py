@@ -178,11 +178,12 @@ def build_network(config: Config) -> keras.Model:
 
 def build_model(config: Config) -> keras.Model:
     """Front end and network as one model: waveform (batch, samples) -> spoof_logit (batch, 1)."""
+    network, masks = build_network(config), feature_masks(config)
     waveform = keras.Input((config.features.samples,), dtype="float32", name="waveform")
     features = front_end_layer(config.features)(waveform)
-    if masks := feature_masks(config):
+    if masks is not None:
         features = masks(features)
-    return keras.Model(waveform, SpoofLogit()(build_network(config)(features)), name=config.model)
+    return keras.Model(waveform, SpoofLogit()(network(features)), name=config.model)
 
 
 def feature_masks(config: Config) -> FeatureMasks | None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from augmentation import AUGMENTATIONS
+from model import MODELS
 from recipes import recipe_names
 from splits import SPLITS
 
@@ -51,8 +53,9 @@ def test_the_file_tree_names_every_script_and_nothing_else():
     assert named == {path.name for path in REPOSITORY.glob("*.py")}
 
 
-def test_recipes_and_splits_are_listed():
-    for name in [*recipe_names(), *SPLITS]:
+def test_networks_recipes_augmentations_and_splits_are_listed():
+    numbered = {f"rawboost{k}" for k in range(2, 8)}  # "`rawboost1` ... `rawboost8`"
+    for name in [*MODELS, *recipe_names(), *sorted(set(AUGMENTATIONS) - numbered), *SPLITS]:
         assert f"`{name}`" in README
 
 

@@ -290,7 +290,7 @@ INGREDIENTS = (
 @pytest.mark.parametrize("settings", INGREDIENTS, ids=lambda settings: next(iter(settings)))
 def test_every_ingredient_learns_and_the_saved_model_is_the_one_on_dev(tables, new_run, settings):
     run = new_run("ingredient")
-    settings = {"epochs": (12 if "mixup" in settings else 3,), "deterministic": False, **settings}
+    settings = {"epochs": (8 if "mixup" in settings else 3,), "deterministic": False, **settings}
     config = tiny_config(learning_rate=(0.02,), schedule="constant", **settings)
     progress = train(config, tables["train"], tables["dev"], run)
     assert progress.best["dev_eer"] < 0.3
