@@ -240,11 +240,12 @@ def format_report(report: dict[str, Any]) -> str:
     if intervals:
         note = intervals.get("note", "the interval over speakers is the honest one")
         lines.append(f"intervals         {intervals['replicates']} replicates, seed {intervals['seed']}; {note}")
+    logit_threshold = decision.get("spoof_logit_threshold")
+    as_logit = "" if logit_threshold is None else f" (spoof_logit >= {logit_threshold:.4f})"
     weighting = ", both classes weighted alike" if decision["balanced"] else ""
     lines += [
         "",
-        f"Decision: spoof if score <= {decision['threshold']:.4f} "
-        f"(spoof_logit >= {decision['spoof_logit_threshold']:.4f})",
+        f"Decision: spoof if score <= {decision['threshold']:.4f}{as_logit}",
         f"  {decision['source']}{weighting}",
         f"  FRR {_percent(decision['frr'])}, FAR {_percent(decision['far'])}, accuracy "
         f"{_percent(decision['accuracy'])}, balanced accuracy {_percent(decision['balanced_accuracy'])}",

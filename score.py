@@ -87,7 +87,9 @@ def main() -> int:
     own = arguments.score == "spoof-logit" and operating_point(model).get("calibration") is not None
     threshold = str(-operating_point(model)["threshold"]) if own else "eer"
     report = evaluate(scores, name=str(arguments.out), threshold=threshold)
-    report["convention"] = SCORES[arguments.score][0]
+    if arguments.score != "spoof-logit":
+        report["convention"] = SCORES[arguments.score][0]
+        del report["decision"]["spoof_logit_threshold"]  # this score is not its negative
     if own:
         report["decision"]["source"] = "the model's own threshold, from its dev set"
     print(f"\n{format_report(report)}")

@@ -53,7 +53,9 @@ def test_both_kinds_of_scores_are_the_models_own(model_file, corpus, tmp_path, m
         assert scores.set_index("utterance_id")["score"][Path(path).stem] == pytest.approx(value, abs=1e-5)
         header = out.read_text(encoding="utf-8").splitlines()[0]
         assert header == f"# {score.SCORES[kind][0]}"
-        assert score.SCORES[kind][0] in capsys.readouterr().out
+        output = capsys.readouterr().out
+        assert output.count(score.SCORES[kind][0]) == 2
+        assert ("spoof_logit >=" in output) == (kind == "spoof-logit")
     assert wanted["spoof-logit"] != pytest.approx(wanted["bonafide-logit"], abs=1e-4)
 
 
