@@ -242,10 +242,12 @@ class Augmenter:
 def mixup(
     waveforms: np.ndarray, labels: np.ndarray, weights: np.ndarray, rng: np.random.Generator, alpha: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Blend random pairs of a batch: waveforms (b, n), labels (b, 1) and weights (b,) alike, float32.
+    """Blend random pairs of a batch: waveforms (b, n), labels (b, 1) and weights (b,), float32.
 
-    Each pair has one share ~ Beta(alpha, alpha), and each of the two keeps its share of itself: the sums over the
-    batch stay exactly as they were. Of an odd batch one clip is left as it is.
+    Each pair has one share ~ Beta(alpha, alpha), and each of the two keeps its share of itself: the sums of
+    waveforms, weights and weighted labels over the batch stay exactly as they were. A blended label counts each
+    part by its weight, so that cross-entropy with it is the blend of both weighted losses. Of an odd batch one
+    clip is left as it is.
     """
     if alpha <= 0:
         raise UserError(f"mixup alpha is {alpha}; it must be above 0")
@@ -260,4 +262,5 @@ def mixup(
         own = share.reshape(-1, *[1] * (values.ndim - 1))
         return (own * values + (1 - own) * values[partner]).astype(np.float32)
 
-    return blend(waveforms), blend(labels), blend(weights)
+    mixed_weights = blend(weights)
+    return blend(waveforms), blend(weights[:, None] * labels) / mixed_weights[:, None], mixed_weights

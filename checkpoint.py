@@ -27,6 +27,7 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     averaged: int = 0  # epochs whose weights are in the average
     finished: bool = False
+    backend: str = "tensorflow"  # which draws its random numbers in its own way
 
     @property
     def epoch(self) -> int:

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 
+from backend import keras
 from checkpoint import read_progress
 from complexity import multiply_adds
 from config import SAMPLE_RATE, Config, feature_config, read_config
@@ -41,7 +43,7 @@ def cost(config: Config) -> dict[str, Any]:
     return {
         "network": config.model,
         "parameters": parameter_count(network),
-        "multiply_adds": multiply_adds(network),
+        "multiply_adds": multiply_adds(network) if keras.backend.backend() == "tensorflow" else math.nan,
         "front_end": config.features.kind,
         "seconds": config.features.samples / SAMPLE_RATE,
     }
@@ -58,7 +60,7 @@ def list_systems() -> None:
         if name not in used:
             config = Config(model=name, features=feature_config(spec.front_end))
             _print_row("-", cost(config), f"- ({spec.summary})")
-    print("MMAC: million multiply-adds a clip, counted in the network's graph; the front end is extra.")
+    print("MMAC: million multiply-adds a clip, counted in the network's TensorFlow graph; the front end is extra.")
 
 
 def _list_line(*columns: str) -> str:
@@ -66,8 +68,13 @@ def _list_line(*columns: str) -> str:
 
 
 def _print_row(recipe: str, row: dict[str, Any], published: str) -> None:
-    size = (f"{row['parameters']:,}", f"{row['multiply_adds'] / 1e6:,.0f}", row["front_end"], f"{row['seconds']:.1f} s")
+    size = (f"{row['parameters']:,}", millions(row["multiply_adds"]), row["front_end"], f"{row['seconds']:.1f} s")
     print(_list_line(recipe, row["network"], *size, published), flush=True)
+
+
+def millions(count: float) -> str:
+    """Multiply-adds in millions; a dash where they could not be counted."""
+    return "-" if math.isnan(count) else f"{count / 1e6:,.0f}"
 
 
 # ---------------------------------------------------------------- trained under one budget
@@ -144,7 +151,7 @@ def comparison_row(config: Config, run: Path, tables: dict[str, pd.DataFrame]) -
         "interval": f"95 % over {interval}",
         "training_clips_per_second": pd.Series([row["clips_per_second"] for row in history]).median(),
         "scoring_clips_per_second": scoring_speed(run, tables[split]),
-        **{f"eer_{attack}": figures["eer"] for attack, figures in report["per_attack"].items()},
+        **{f"attack_{attack}": figures["eer"] for attack, figures in report["per_attack"].items()},
     }
 
 
@@ -166,7 +173,7 @@ def write_comparison(rows: list[dict[str, Any]], folder: Path) -> None:
         {
             "recipe": table["recipe"],
             "parameters": table["parameters"].map("{:,}".format),
-            "MMAC": (table["multiply_adds"] / 1e6).map("{:,.0f}".format),
+            "MMAC": table["multiply_adds"].map(millions),
             "epochs": table["epochs"],
             "dev EER %": (100 * table["dev_eer"]).map("{:.2f}".format),
             f"{table['split'].iloc[0]} EER %": (100 * table["eer"]).map("{:.2f}".format),

@@ -14,13 +14,16 @@ from errors import UserError
 
 
 def multiply_adds(network: keras.Model) -> int:
-    """Multiply-adds of one clip through a network."""
+    """Multiply-adds of one clip through a network; its recurrent layers are kept off cuDNN from then on."""
     if keras.backend.backend() != "tensorflow":
         raise UserError("multiply-adds are counted in TensorFlow's graph: unset KERAS_BACKEND")
     import tensorflow as tf
 
     # a lone clip's batch axis can vanish in a reshape, so that a product's size is unknown; two keep it
     batch = 2
+    for layer in network._flatten_layers():
+        if hasattr(layer, "use_cudnn"):  # on a GPU a loop would vanish into one operation
+            layer.use_cudnn = False
     signature = tf.TensorSpec((batch, *network.input_shape[1:]), tf.float32)
     graph = tf.function(lambda x: network(x, training=False), autograph=False).get_concrete_function(signature).graph
     with tf.compat.v1.Session(graph=graph) as session:  # finds how often a loop runs
@@ -53,8 +56,6 @@ def _used(graph: Any) -> set[Any]:
 def _of_product(operation: Any) -> int:
     """Multiply-adds of one convolution or matrix product, 0 for any other operation."""
     kind = operation.type
-    if kind.startswith("Cudnn"):
-        raise UserError("multiply-adds cannot be counted inside cuDNN: set CUDA_VISIBLE_DEVICES=-1")
     if kind in ("Conv2D", "DepthwiseConv2dNative", "Conv3D"):
         kernel = operation.inputs[1].shape.as_list()  # (..., channels in, channels out)
         macs_each = math.prod(kernel[:-1]) if kind != "DepthwiseConv2dNative" else math.prod(kernel[:-2])

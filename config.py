@@ -121,15 +121,18 @@ def check_training(training: TrainingConfig) -> None:
             raise UserError(f"unknown {name} {getattr(training, name)!r}; valid: {', '.join(valid)}")
     for name in POSITIVE:
         value = getattr(training, name)
-        if value is not None and value <= 0:
+        if value is not None and not value > 0:  # nan too
             raise UserError(f"{name} is {value}; it must be above 0")
     for name in SHARES:
         value = getattr(training, name)
         if value is not None and not 0 <= value <= 1:
             raise UserError(f"{name} is {value}; it is a share, from 0 to 1")
     for name in ("mask_high", "mask_low"):
-        if len(band := getattr(training, name)) not in (0, 2) or list(band) != sorted(band):
+        band = getattr(training, name)
+        if band and not (len(band) == 2 and 0 <= band[0] <= band[1] <= 1):
             raise UserError(f"{name} is {','.join(map(str, band))}; two shares are needed, as in 0.80,0.87")
+    if training.spec_augment < 0:
+        raise UserError(f"spec_augment is {training.spec_augment}; it is a number of stripes, 0 or more")
     if training.bonafide_weight is not None and training.balance != "weights":
         raise UserError(f"bonafide_weight has no effect with balance {training.balance}; leave it out")
     if training.sam is not None and training.precision == "mixed_float16":

@@ -140,7 +140,7 @@ def evaluate(
     minima = {key: metrics.min_cost(curves, cost) for key, cost in costs.items()}
     report: dict[str, Any] = {
         "scores": name,
-        "convention": SCORE_CONVENTION,
+        "convention": table.attrs.get("convention", SCORE_CONVENTION),
         "trials": count | {"speakers": len(set(speakers)) if known_speakers else None},
         "eer": eer,
         "eer_threshold": eer_threshold,
@@ -157,7 +157,9 @@ def evaluate(
         llr = calibration.log_likelihood_ratio(scores, point["calibration"])
         rated = {"act_dcf": metrics.act_dcf(llr, labels), "cllr": metrics.cllr(llr, labels)}
         report["calibrated"] = rated | {"operating_point": point}
-    report["decision"] = {"source": source, "spoof_logit_threshold": 0.0 - cm_threshold}
+    report["decision"] = {"source": source}
+    if report["convention"] == SCORE_CONVENTION:
+        report["decision"]["spoof_logit_threshold"] = 0.0 - cm_threshold
     report["decision"] |= metrics.threshold_metrics(scores, labels, cm_threshold, balanced)
     report["per_attack"] = _per_attack(scores, labels, attacks, cm_threshold)
     if bootstrap:

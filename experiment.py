@@ -118,10 +118,13 @@ def logged(file: Path) -> Iterator[None]:
 
 def environment() -> dict[str, str | None]:
     """What the numbers of a run depend on beside its config."""
-    packages = ("keras", "tensorflow", "numpy", "scipy", "librosa", "soundfile", "soxr", "av")
+    from backend import keras
+
+    packages = ("keras", "tensorflow", "jax", "numpy", "audiomentations", "scipy", "librosa", "soundfile", "soxr", "av")
     return {
         "python": platform.python_version(),
         **{name: _version(name) for name in packages},
+        "backend": keras.backend.backend(),
         "system": platform.platform(),
         "commit": git_commit(Path(__file__).parent / ".git"),
     }

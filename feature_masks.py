@@ -13,7 +13,7 @@ stripes    SpecAugment (Park et al. 2019): this many stripes along time and as m
            to `stripe_width` of the axis wide. Published for speech recognition: 2, frequency stripes up to a third.
 What is hidden takes the least value of the clip's picture: an empty band looks like that, as a codec or a
 telephone leaves it, and in ln(1 + |CQT|) it is the published 0. A zero in a log spectrogram would be loud.
-In cepstra (LFCC) no value means silence; there, fill="mean" is neutral.
+In cepstra (LFCC) no value means silence; there, fill="average" is neutral.
 """
 
 from backend import keras
@@ -34,7 +34,7 @@ class FeatureMasks(keras.layers.Layer):
         stripes: int = 0,
         stripe_width: float = 0.1,
         probability: float = 0.6,
-        fill: str = "minimum",
+        fill: str = "lowest",
         seed: int | None = None,
         **kwargs,
     ):
@@ -47,8 +47,8 @@ class FeatureMasks(keras.layers.Layer):
                 raise UserError(f"{name} is {share}; it must be from 0 to 1")
         if stripes < 0:
             raise UserError(f"stripes is {stripes}; it must be 0 or more")
-        if fill not in ("minimum", "mean"):
-            raise UserError(f"unknown fill {fill!r}; valid: minimum, mean")
+        if fill not in ("lowest", "average"):
+            raise UserError(f"unknown fill {fill!r}; valid: lowest, average")
         self.high_band, self.low_band = high_band and tuple(high_band), low_band and tuple(low_band)
         self.stripes, self.stripe_width = stripes, stripe_width
         self.probability, self.fill, self.seed = probability, fill, seed
@@ -103,7 +103,7 @@ class FeatureMasks(keras.layers.Layer):
         return self._stripe(batch, size, starts, starts + widths)
 
     def _fill(self, pictures):
-        if self.fill == "minimum":
+        if self.fill == "lowest":
             return ops.min(pictures, axis=(1, 2, 3), keepdims=True)
         mean = ops.mean(ops.cast(pictures, "float32"), axis=(1, 2, 3), keepdims=True)
         return ops.cast(mean, pictures.dtype)

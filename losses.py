@@ -1,6 +1,6 @@
 """What training minimises: losses on the logit, and the cosine heads that two of them ask for.
 
-`bce` and `focal` are Keras' own. OC-Softmax (Zhang, Jiang, Duan 2021) and P2SGrad (Wang, Yamagishi 2021) look at
+`bce` is Keras' own. OC-Softmax (Zhang, Jiang, Duan 2021) and P2SGrad (Wang, Yamagishi 2021) look at
 cosines between the embedding and learned directions, so for them build_network ends in `cosine_head` instead of
 a dense layer. Either way the network's output is one logit, higher = more likely spoof. All take labels between
 the classes, as mixup makes them.
@@ -11,6 +11,7 @@ from backend import keras
 layers, ops = keras.layers, keras.ops
 
 OC_SCALE, OC_BONAFIDE, OC_SPOOF = 20.0, 0.9, 0.2  # alpha and the two margins of the paper
+FOCAL_GAMMA = 2.0
 COSINE_LOSSES = {"oc_softmax": 1, "p2sgrad": 2}  # directions in the embedding space
 
 
@@ -72,6 +73,20 @@ class OCSoftmax(keras.losses.Loss):
         return ops.mean(y_true * ops.softplus(margin - logit) + (1 - y_true) * ops.softplus(margin + logit), axis=-1)
 
 
+class Focal(keras.losses.Loss):
+    """Cross-entropy times the squared share of doubt (Lin et al. 2017).
+
+    Not Keras' own, which on some backends goes through clipped probabilities: no gradient where it is most wrong.
+    """
+
+    def call(self, y_true, logit):
+        y_true = ops.cast(y_true, logit.dtype)
+        wrong_if_spoof, wrong_if_bonafide = ops.sigmoid(-logit), ops.sigmoid(logit)
+        spoof = ops.power(wrong_if_spoof, FOCAL_GAMMA) * ops.softplus(-logit)
+        bonafide = ops.power(wrong_if_bonafide, FOCAL_GAMMA) * ops.softplus(logit)
+        return ops.mean(y_true * spoof + (1 - y_true) * bonafide, axis=-1)
+
+
 class P2SGrad(keras.losses.Loss):
     """Mean squared distance of both cosines from the one-hot label; on the output of `Cosines`, (b, 2)."""
 
@@ -84,7 +99,7 @@ def make_loss(name: str) -> keras.losses.Loss:
     """The loss of a name in config.CHOICES."""
     return {
         "bce": keras.losses.BinaryCrossentropy(from_logits=True),
-        "focal": keras.losses.BinaryFocalCrossentropy(gamma=2.0, from_logits=True),
+        "focal": Focal(name="focal"),
         "oc_softmax": OCSoftmax(name="oc_softmax"),
         "p2sgrad": P2SGrad(name="p2sgrad"),
     }[name]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from augmentation import AUGMENTATIONS, Augmenter
-from config import Config, TrainingConfig, check_training, feature_config, read_config
+from config import CHOICES, Config, TrainingConfig, check_training, feature_config, read_config
 from errors import CommandParser, UserError, run_command
 from experiment import carry_out, prepare_tables
 from recipes import load_recipe
@@ -71,6 +71,11 @@ def number_or_none(text: str) -> float | str:
     return OFF if text == OFF else float(text)
 
 
+def count_or_none(text: str) -> int | str:
+    """An argument type for whole numbers that can be turned off with `none`."""
+    return OFF if text == OFF else int(text)
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = CommandParser(
         usage="python main.py [--data DIR] [--recipe NAME] [options]",
@@ -104,7 +109,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--batch-size", type=positive, metavar="N")
     add("--loss", metavar="NAME", help="bce, focal, oc_softmax, p2sgrad")
     add("--balance", metavar="HOW", help="none, weights (in the loss), sampling (half of each epoch bona fide)")
-    add("--bonafide-weight", type=float, metavar="W", help="with weights: this instead of the inverse frequency")
+    add(
+        "--bonafide-weight",
+        type=number_or_none,
+        metavar="W",
+        help="with weights: this instead of the inverse frequency",
+    )
     add("--clip-norm", type=number_or_none, metavar="G", help="largest global gradient norm")
     add("--weight-decay", type=number_or_none, metavar="D", help="decoupled, times the learning rate")
     add(
@@ -128,7 +138,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="ALPHA",
         help="blend clips of a batch, the share from Beta(ALPHA, ALPHA)",
     )
-    add("--spec-augment", type=int, metavar="N", help="mask so many stripes of the features in time and in frequency")
+    add(
+        "--spec-augment",
+        type=count_or_none,
+        metavar="N",
+        help="mask so many stripes of the features in time and in frequency",
+    )
     add("--mask-high", type=shares, metavar="S,S", help="mask the bins above a share drawn from these, as in 0.80,0.87")
     add("--mask-low", type=shares, metavar="S,S", help="mask the bins below a share drawn from these")
     add("--mask-probability", type=float, metavar="P", help="how many of the clips are masked")
@@ -171,8 +186,14 @@ def configure(arguments: argparse.Namespace, recipe: str | None = None) -> Confi
         changes.setdefault("bonafide_weight", OFF)  # the recipe's goes with it
     if changes.get("augment") == ():
         changes.setdefault("bonafide_copies", OFF)
-    changes = {name: None if value == OFF and name != "balance" else value for name, value in changes.items()}
+    without = {f.name: f.default for f in fields(TrainingConfig)}
+    without["clip_norm"] = None
+    changes = {
+        name: without[name] if value == OFF and OFF not in CHOICES.get(name, ()) else value
+        for name, value in changes.items()
+    }
     config = replace(config, training=replace(config.training, **changes))
+    refuse_without_effect(config.training, changes)
     if config.asv_scores is not None and not Path(config.asv_scores).is_file():
         raise UserError(f"--asv-scores {config.asv_scores}: no such file")
     training = config.training
@@ -181,6 +202,19 @@ def configure(arguments: argparse.Namespace, recipe: str | None = None) -> Confi
     if training.augment:
         Augmenter(training.augment, training.augment_probability, training.augment_only)
     return config
+
+
+def refuse_without_effect(training: TrainingConfig, changes: dict[str, Any]) -> None:
+    """Refuse an option that changes nothing, for it is meant to."""
+    needs = {
+        "augment_only": ("--augment", training.augment),
+        "augment_probability": ("--augment", training.augment),
+        "mask_probability": ("a mask", training.spec_augment or training.mask_high or training.mask_low),
+        "final_learning_rate": ("a schedule that falls", training.schedule != "constant"),
+    }
+    for name, (needed, there) in needs.items():
+        if name in changes and not there:
+            raise UserError(f"--{name.replace('_', '-')} has no effect without {needed}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -193,11 +227,13 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.compare is not None:
         from compare import compare
 
-        for name in ("recipe", "config", "stages", "stop_after"):
+        for name in ("recipe", "config", "stages", "patience", "stop_after"):
             if getattr(arguments, name) is not None:
                 raise UserError(f"--compare trains its recipes in one go: leave out --{name.replace('_', '-')}")
         if arguments.epochs is None or len(arguments.epochs) != 1:
             raise UserError("--compare trains under one budget: give --epochs N")
+        if arguments.learning_rate is not None and len(arguments.learning_rate) != 1:
+            raise UserError("--compare trains in one stage: give one --learning-rate or none")
         configs = [configure(arguments, name) for name in arguments.compare]
         return compare(configs, arguments.epochs[0], arguments.runs, arguments.fresh)
     config = configure(arguments)

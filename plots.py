@@ -240,7 +240,7 @@ def draw_evaluation(table: pd.DataFrame, report: Mapping[str, Any], folder: Path
 
 def comparison_chart(table: pd.DataFrame, path: Path) -> Path:
     """Systems of compare.py from the best down: EER with its interval, and the EER of every attack."""
-    attacks = sorted(name for name in table.columns if name.startswith("eer_") and name not in ("eer_low", "eer_high"))
+    attacks = sorted(name for name in table.columns if name.startswith("attack_"))
     count = len(table)
     figure = Figure(figsize=(6.5 + 0.55 * len(attacks), 1.6 + 0.6 * count), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
@@ -255,14 +255,14 @@ def comparison_chart(table: pd.DataFrame, path: Path) -> Path:
     for place, value, high in zip(places, eer, 100 * table["eer_high"], strict=True):
         left.text(max(value, high), place, f"  {value:.1f}", va="center", fontsize=9)
     sizes = [f"{n / 1e6:.1f} M" if n >= 1e6 else f"{n / 1e3:.0f} K" for n in table["parameters"]]
-    macs = [f"{n / 1e6:,.0f} MMAC" for n in table["multiply_adds"]]
-    names = [f"{recipe}\n{size}, {mac}" for recipe, size, mac in zip(table["recipe"], sizes, macs, strict=True)]
+    macs = ["" if np.isnan(n) else f", {n / 1e6:,.0f} MMAC" for n in table["multiply_adds"]]
+    names = [f"{recipe}\n{size}{mac}" for recipe, size, mac in zip(table["recipe"], sizes, macs, strict=True)]
     left.set_yticks(places, names, fontsize=9)
     left.set(xlim=(0, 1.18 * max(1.0, 100 * table["eer_high"].max())), title="all attacks")
     left.set_xlabel(f"{table['split'].iloc[0]} EER (%), interval {table['interval'].iloc[0]}")
     left.invert_yaxis()
     for right in rest:
-        _attack_grid(figure, right, table[attacks].rename(columns=lambda name: name.removeprefix("eer_")))
+        _attack_grid(figure, right, table[attacks].rename(columns=lambda name: name.removeprefix("attack_")))
     return _save(figure, path)
 
 

@@ -29,7 +29,7 @@ def plan_stages(training: TrainingConfig) -> list[Stage]:
             f"{count} stages, {len(epochs)} numbers of epochs and {len(rates)} learning rates: "
             "give one value, or one for each stage"
         )
-    if not all(0 < f <= 1 for f in training.stages) or min(epochs) < 1 or min(rates) <= 0:
+    if not all(0 < f <= 1 for f in training.stages) or min(epochs) < 1 or not all(rate > 0 for rate in rates):
         raise UserError("stages are fractions in (0, 1], epochs at least 1, learning rates above 0")
     return [Stage(*values) for values in zip(training.stages, epochs, rates, strict=True)]
 

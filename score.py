@@ -47,6 +47,7 @@ def score_table(
     for reason in reader.new_failures():
         print(f"left out: {reason}")
     scores = table.iloc[rows].assign(score=-logits.astype(np.float64))
+    scores.attrs["convention"] = convention
     dataset = f"{table['dataset'].iloc[0]} {name}"
     write_scores(file, scores, model=model.name, dataset=dataset, convention=convention)
     return scores
@@ -68,6 +69,10 @@ def main() -> int:
 
     if arguments.set_threshold and arguments.score != "spoof-logit":
         raise UserError("--set-threshold is about the spoof logit, which verdicts are made of: leave out --score")
+    if arguments.set_threshold and arguments.split == "eval":
+        raise UserError("--set-threshold on eval would choose on the test set: give --split dev")
+    if not arguments.out.parent.is_dir():
+        raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}")
     table = read_dataset(arguments.data).usable(arguments.allow_missing)
     if arguments.split != "all":
         table = table[table["split"] == arguments.split]
@@ -84,26 +89,25 @@ def main() -> int:
             raise UserError(f"{arguments.data}: clips of one class only; a threshold needs both")
         print("clips of one class only: there are no error rates to give")
         return 0
-    own = arguments.score == "spoof-logit" and operating_point(model).get("calibration") is not None
-    threshold = str(-operating_point(model)["threshold"]) if own else "eer"
-    report = evaluate(scores, name=str(arguments.out), threshold=threshold)
-    if arguments.score != "spoof-logit":
-        report["convention"] = SCORES[arguments.score][0]
-        del report["decision"]["spoof_logit_threshold"]  # this score is not its negative
+    point = operating_point(model)
+    own = arguments.score == "spoof-logit" and point.get("calibration") is not None
+    # in full digits: a plain 0.5 means a probability to evaluate
+    report = evaluate(scores, name=str(arguments.out), threshold=f"{-point['threshold']:.9e}" if own else "eer")
     if own:
-        report["decision"]["source"] = "the model's own threshold, from its dev set"
+        report["decision"]["source"] = f"the model's own threshold, from {point.get('source', 'its dev set')}"
     print(f"\n{format_report(report)}")
     if arguments.set_threshold:
-        set_threshold(model, arguments.model, scores, arguments.out)
+        set_threshold(model, arguments.model, scores, f"{len(scores)} clips of {arguments.data}, {arguments.split}")
     return 0
 
 
-def set_threshold(model: keras.Model, name: str, scores: pd.DataFrame, file: Path) -> None:
+def set_threshold(model: keras.Model, name: str, scores: pd.DataFrame, source: str) -> None:
     """Store the threshold and calibration of these scores in the model's file and card."""
-    point = fit_operating_point(scores["score"].to_numpy(), scores["label"].to_numpy())
+    point = fit_operating_point(scores["score"].to_numpy(), scores["label"].to_numpy()) | {"source": source}
     set_operating_point(model, point)
     path = find_model(name)
-    card = (read_card(path) or {}) | {"operating_point": point, "operating_point_from": f"{len(scores)} clips, {file}"}
+    card = (read_card(path) or {}) | {"operating_point": point}
+    card.pop("metrics", None)  # decisions at the old threshold; a run keeps them in its metrics.json
     save_model(model, path, card)
     print(f"{path}: threshold {point['threshold']:+.4f} (logit) and calibration are now those of these scores")
 

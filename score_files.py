@@ -100,12 +100,20 @@ def _join(path: Path, scores: pd.DataFrame, protocol_path: Path, subset: str | N
     return joined
 
 
+def _convention(path: Path) -> str:
+    """What a score file's comment says a score is, as `write_scores` put it there."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline()
+    return first.removeprefix("# ").strip() if first.startswith("# cm_score") else SCORE_CONVENTION
+
+
 def read_scores(
     path: Path, protocol: Path | None = None, *, subset: str | None = None, higher_is: str = "bonafide"
 ) -> pd.DataFrame:
     """Read a score file of any layout above; the score column is cm_score (higher = more bona fide).
 
     `protocol` adds labels, attacks and speakers; `higher_is="spoof"` flips scores of the other direction.
+    `attrs["convention"]` of the table is what the file says a score is, or else the usual.
     """
     numbers, columns = read_columns(path) or _columns_by_position(path)
     score_column = next((name for name in ("score", "spoof_logit") if name in columns), None)
@@ -123,7 +131,9 @@ def read_scores(
     for label, name in enumerate(LABELS):
         if not (table["label"] == label).any():
             raise UserError(f"{path}: no {name} utterance among {len(table)}; metrics need both classes")
-    return table[["utterance_id", "attack", "label", "score", "speaker"]]
+    table = table[["utterance_id", "attack", "label", "score", "speaker"]]
+    table.attrs["convention"] = _convention(path)
+    return table
 
 
 def write_scores(

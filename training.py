@@ -55,8 +55,14 @@ def train(
     set_up_keras(training)
     model, trainer = compile_model(config)
     checkpoint, progress = Checkpoint(trainer, run), read_progress(run)
+    backend = keras.backend.backend()
     if progress.epoch:
+        if progress.backend != backend:
+            raise UserError(
+                f"{run}: was trained on {progress.backend}, this is {backend}; set KERAS_BACKEND or say --fresh"
+            )
         checkpoint.read()
+    progress.backend = backend
     train_table = train_table.reset_index(drop=True)
     reader = ClipReader(train_table, training.cache)
     dev_reader = ClipReader(dev_table, training.cache)
@@ -81,7 +87,7 @@ def train(
                 progress.best, progress.stale_epochs = row, 0
                 checkpoint.keep_best()
             line = epoch_line(row, progress, stages)
-            if training.swa and stage is stages[-1] and progress.stage_epoch > stage.epochs * (1 - training.swa):
+            if training.swa and stage is stages[-1] and progress.stage_epoch > averaging_starts(stage, training.swa):
                 checkpoint.add_to_average(progress)
             if progress.stage_epoch == stage.epochs or progress.stale_epochs >= training.patience:
                 progress.finished = progress.stage + 1 == len(stages)
@@ -103,7 +109,7 @@ def use_average(
 ) -> None:
     """Let the averaged weights compete with the best epoch's on dev."""
     if progress.averaged < 2:
-        print(f"weight averaging: {progress.averaged} epochs to average, for training ended early; not used")
+        print(f"weight averaging needs two epochs of the last share, there were {progress.averaged}: not used")
         return
     checkpoint.load_average()
     renew_batch_statistics(model, batches)
@@ -114,6 +120,11 @@ def use_average(
     if better:
         progress.best = row
         checkpoint.keep_best()
+
+
+def averaging_starts(stage: Stage, share: float) -> float:
+    """After how many epochs of a stage its weights enter the average: the last share, two epochs at least."""
+    return min(stage.epochs * (1 - share), stage.epochs - 2)
 
 
 def renew_batch_statistics(model: keras.Model, batches: Iterable, count: int = 100) -> None:

@@ -257,6 +257,8 @@ def aasist(
     shortest = taps - 1 + 3 ** (len(filters) + 1)
     if len(input_shape) != 2 or input_shape[1] != 1 or input_shape[0] < shortest:
         raise ValueError(f"takes (samples, 1) with at least {shortest} samples")
+    if not all(0 < ratio <= 1 for ratio in pool_ratios):
+        raise ValueError(f"pool_ratios are {tuple(pool_ratios)}; each is a share above 0, at most 1")
 
     inputs = keras.Input(input_shape, name="features")
     x = SincFilters(sinc_filters, taps, band_pool=3, name="sinc")(inputs)  # (b, 21490, 23)

@@ -62,7 +62,8 @@ def rawnet2(
     x = batch_norm(epsilon=EPSILON, name="last_norm")(x)
     x = layers.Activation("selu", name="last_selu")(x)
     for k in range(gru_layers):
-        x = layers.GRU(gru_units, return_sequences=k < gru_layers - 1, name=f"gru{k}")(x)
+        # float32 also under mixed precision, as in lcnn.py
+        x = layers.GRU(gru_units, return_sequences=k < gru_layers - 1, dtype="float32", name=f"gru{k}")(x)
     x = layers.Dense(embedding_units, name="embedding")(x)
     x = layers.Dropout(dropout, name="dropout")(x)
     return keras.Model(inputs, TwoClassLogit()(x), name="rawnet2")

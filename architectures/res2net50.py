@@ -7,7 +7,7 @@ without) on a spectrogram resized to 224 x 224. `se_res2net50_thin` is SE-Res2Ne
 Synthetic Speech Detection with Res2Net Architecture", ICASSP 2021: a quarter of the channels, spectrogram as it is.
 """
 
-from architectures.layers import batch_norm, logit_layer
+from architectures.layers import batch_norm, convolution_with_norm, logit_layer
 from backend import keras
 
 layers, ops = keras.layers, keras.ops
@@ -26,7 +26,7 @@ def res2net50(
     inputs = x = keras.Input(input_shape, name="features")
     if image_size:
         x = Resized(image_size)(x)
-    x = layers.ReLU()(_convolution(x, 64, 7, strides=2))
+    x = layers.ReLU()(convolution_with_norm(x, 64, 7, strides=2))
     x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
     x = _stages(x, 64, width, scale, expansion=4)
     x = layers.GlobalAveragePooling2D()(x)  # (b, 2048)
@@ -40,7 +40,7 @@ def se_res2net50_thin(
     """SE-Res2Net50 with 16 to 128 channels, full resolution until the second stage: (time, frequency, 1) -> logit."""
     inputs = x = keras.Input(input_shape, name="features")
     for _ in range(3):
-        x = layers.ReLU()(_convolution(x, 16, 3))
+        x = layers.ReLU()(convolution_with_norm(x, 16, 3))
     x = _stages(x, 16, width, scale, expansion=2, reduction=reduction, pooled_skip=True)
     x = layers.GlobalAveragePooling2D()(x)  # (b, 256)
     return keras.Model(inputs, logit_layer()(x), name="se_res2net50_thin")
@@ -57,6 +57,10 @@ class Resized(layers.Layer):
     def __init__(self, size: int, **kwargs):
         super().__init__(**kwargs)
         self.size = size
+
+    def build(self, input_shape):
+        if len(input_shape) != 4:
+            raise ValueError(f"takes pictures (time, frequency, channels), not {tuple(input_shape[1:])}")
 
     def call(self, x):
         return ops.image.resize(x, (self.size, self.size))
@@ -136,23 +140,15 @@ def _stages(x, channels: int, width: int, scale: int, expansion: int, reduction:
             if number == 0:
                 if pooled_skip and strides > 1:
                     skip = layers.AveragePooling2D(strides, padding="same")(skip)
-                skip = _convolution(skip, inner * expansion, 1, 1 if pooled_skip else strides)
+                skip = convolution_with_norm(skip, inner * expansion, 1, 1 if pooled_skip else strides)
             group = inner * width // 64
-            x = layers.ReLU()(_convolution(x, group * scale, 1))
+            x = layers.ReLU()(convolution_with_norm(x, group * scale, 1))
             x = SplitConvolutions(group, scale, strides, chained=number > 0)(x)
-            x = _convolution(x, inner * expansion, 1)
+            x = convolution_with_norm(x, inner * expansion, 1)
             if reduction:
                 x = _squeeze_and_excite(x, reduction)
             x = layers.ReLU()(layers.Add()([x, skip]))
     return x
-
-
-def _convolution(x, channels: int, kernel_size: int, strides: int = 1):
-    """Convolution without bias, and batch norm: (b, t, f, c) -> (b, t / strides, f / strides, channels)."""
-    x = layers.Conv2D(
-        channels, kernel_size, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal"
-    )(x)
-    return batch_norm()(x)
 
 
 def _squeeze_and_excite(x, reduction: int):

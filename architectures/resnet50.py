@@ -8,7 +8,7 @@ a stage's stride sits in the 3x3 convolution of its first block, not in the 1x1 
 
 from collections.abc import Sequence
 
-from architectures.layers import batch_norm, logit_layer
+from architectures.layers import convolution_with_norm, logit_layer
 from backend import keras
 
 layers = keras.layers
@@ -22,7 +22,7 @@ def resnet50(
 ) -> keras.Model:
     """Four stages of bottleneck blocks and global average pooling: (time, frequency, 1) -> logit."""
     inputs = keras.Input(input_shape, name="features")
-    x = layers.ReLU()(_convolution(inputs, 64, 7, strides=2))
+    x = layers.ReLU()(convolution_with_norm(inputs, 64, 7, strides=2))
     x = layers.MaxPooling2D(3, strides=2, padding="same")(x)  # a quarter of the time and frequency steps
     for stage, (channels, repeats) in enumerate(zip(STAGE_CHANNELS, blocks, strict=True)):
         for number in range(repeats):
@@ -32,20 +32,11 @@ def resnet50(
     return keras.Model(inputs, logit_layer()(x), name="resnet50")
 
 
-def _convolution(x, channels: int, kernel_size: int, strides: int = 1):
-    """Convolution without bias, and batch norm: (b, t, f, c) -> (b, t / strides, f / strides, channels)."""
-    # he_normal: Glorot's smaller weights would halve the signal at each rectifier
-    x = layers.Conv2D(
-        channels, kernel_size, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal"
-    )(x)
-    return batch_norm()(x)
-
-
 def _bottleneck(x, channels: int, strides: int):
     """1x1 down, 3x3, 1x1 up, plus skip: (b, t, f, c) -> (b, t / strides, f / strides, 4 * channels)."""
     grown = EXPANSION * channels
-    skip = x if strides == 1 and x.shape[-1] == grown else _convolution(x, grown, 1, strides)
-    x = layers.ReLU()(_convolution(x, channels, 1))
-    x = layers.ReLU()(_convolution(x, channels, 3, strides))
-    x = layers.Add()([_convolution(x, grown, 1), skip])
+    skip = x if strides == 1 and x.shape[-1] == grown else convolution_with_norm(x, grown, 1, strides)
+    x = layers.ReLU()(convolution_with_norm(x, channels, 1))
+    x = layers.ReLU()(convolution_with_norm(x, channels, 3, strides))
+    x = layers.Add()([convolution_with_norm(x, grown, 1), skip])
     return layers.ReLU()(x)

@@ -65,7 +65,7 @@ def test_a_comparison_trains_all_alike_tabulates_and_is_not_done_twice(corpus, t
     assert (table["epochs"] == 2).all() and (table["split"] == "eval").all()
     assert table["eer"].is_monotonic_increasing
     assert ((table["eer_low"] <= table["eer"]) & (table["eer"] <= table["eer_high"])).all()
-    assert {f"eer_D{k:02}" for k in range(5, 9)} <= set(table.columns)
+    assert {f"attack_D{k:02}" for k in range(5, 9)} <= set(table.columns)
     assert (table[["training_clips_per_second", "scoring_clips_per_second"]] > 0).all().all()
     assert (folder / "compare.png").stat().st_size > 5_000
     runs = [read_config(file) for file in folder.glob("*/config.json")]
@@ -93,7 +93,7 @@ def test_one_that_fails_leaves_the_others_in_the_table(corpus, tmp_path, capsys)
 def test_the_chart_takes_one_system_and_nine(count: int, tmp_path: Path) -> None:
     row = {"parameters": 3e5, "multiply_adds": 2e8, "split": "eval", "interval": "95 % over speakers"}
     rows = [
-        {**row, "recipe": f"system_{k}", "eer": 0.04 * k, "eer_low": 0.03 * k, "eer_high": 0.06 * k, "eer_A07": 0.0}
+        {**row, "recipe": f"system_{k}", "eer": 0.04 * k, "eer_low": 0.03 * k, "eer_high": 0.06 * k, "attack_A07": 0.0}
         for k in range(count)
     ]
     path = comparison_chart(pd.DataFrame(rows), tmp_path / "chart.png")

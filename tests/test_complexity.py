@@ -50,6 +50,16 @@ def test_what_the_output_does_not_need_is_not_counted() -> None:
     assert of(layers.Lambda(with_waste), 5) == 10
 
 
+def test_a_gpu_does_not_hide_a_loop_in_one_operation() -> None:
+    layer = layers.LSTM(16, use_cudnn=True)
+    inputs = keras.Input((20, 8))
+    network = keras.Model(inputs, layers.Bidirectional(layer)(inputs))
+    for part in network._flatten_layers():
+        if isinstance(part, layers.LSTM):
+            part.use_cudnn = True  # raises where there is no GPU, unless it is turned off for counting
+    assert multiply_adds(network) == 2 * 20 * 4 * (8 * 16 + 16 * 16)
+
+
 def test_another_backend_is_refused_in_one_line(monkeypatch) -> None:
     network = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")

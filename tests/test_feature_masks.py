@@ -80,7 +80,7 @@ def test_each_clip_and_each_mask_has_its_own_chance(pictures):
         assert abs(share.mean() - expected) < 0.08
 
 
-@pytest.mark.parametrize(("fill", "value"), [("minimum", np.min), ("mean", np.mean)])
+@pytest.mark.parametrize(("fill", "value"), [("lowest", np.min), ("average", np.mean)])
 def test_hidden_is_the_clips_least_or_mean_value(fill, value, pictures):
     result = masked(FeatureMasks(high_band=(0.5, 0.5), probability=1.0, fill=fill), pictures)
     expected = value(pictures, axis=(1, 2, 3), keepdims=True)
@@ -106,7 +106,7 @@ def test_same_seed_same_masks_and_each_call_its_own(pictures):
 
 def test_settings_survive_saving(tmp_path):
     settings = {"high_band": PUBLISHED, "low_band": (0.07, 0.12), "stripes": 2, "stripe_width": 0.2}
-    settings |= {"probability": 0.3, "fill": "mean", "seed": 4}
+    settings |= {"probability": 0.3, "fill": "average", "seed": 4}
     layer = FeatureMasks(**settings)
     json.dumps(layer.get_config())
     keras.Sequential([keras.Input((20, 100, 1)), layer]).save(tmp_path / "masks.keras")
@@ -145,7 +145,7 @@ def test_trains_inside_a_compiled_model_with_free_batch_and_length(pictures):
         ({"probability": 2}, "probability is 2"),
         ({"stripe_width": -0.1}, "stripe_width is -0.1"),
         ({"stripes": -1}, "stripes is -1"),
-        ({"fill": "zero"}, "valid: minimum, mean"),
+        ({"fill": "zero"}, "valid: lowest, average"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_in_one_line(settings, words):

@@ -89,6 +89,15 @@ def test_every_loss_is_lower_on_the_right_side_and_between_for_a_blend(name: str
         assert bonafide < blend < spoof
 
 
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_focal_loss_pulls_back_what_is_most_wrong(label: float) -> None:
+    """Where a probability would be rounded to 0 or 1 the loss still rises by 1 a logit."""
+    sign = 1 if label == 0 else -1
+    loss = make_loss("focal")
+    values = [float(loss(np.array([[label]], np.float32), np.array([[sign * z]], np.float32))) for z in (40, 41)]
+    assert values[1] - values[0] == pytest.approx(1, rel=1e-4)
+
+
 @pytest.mark.parametrize("name", CHOICES["loss"])
 def test_sample_weights_count(name: str) -> None:
     outputs = RNG.normal(size=(5, 2 if name == "p2sgrad" else 1)).astype(np.float32)

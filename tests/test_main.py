@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 from checkpoint import read_progress
-from config import feature_config, read_config
+from config import CHOICES, feature_config, read_config
 from demo_corpus import write_demo_corpus
-from errors import run_command
+from errors import UserError, run_command
 from evaluate import evaluate, read_scores
 from experiment import claimed, git_commit, open_run, training_process
 from main import configure, main, parse_arguments
@@ -192,6 +192,12 @@ def test_ctrl_c_says_how_to_go_on(corpus, tmp_path):
         (["--data", "CORPUS", "--demo"], "give one of them"),
         (["--data", "CORPUS", "--model", "resnext"], "valid: resmax, "),
         (["--data", "CORPUS", "--model-arg", "depth=3"], "unknown argument depth; valid: head"),
+        (["--data", "CORPUS", "--model", "aasist", "--model-arg", "pool_ratios=[0.5]"], "network aasist on raw"),
+        (["--data", "CORPUS", "--model", "aasist", "--model-arg", "pool_ratios=[2,1,1]"], "at most 1"),
+        (["--data", "CORPUS", "--model", "res2net50", "--features", "raw"], "takes pictures"),
+        (["--data", "CORPUS", "--mask-high", "0.8,1.7"], "two shares are needed"),
+        (["--data", "CORPUS", "--mixup", "nan"], "mixup is nan; it must be above 0"),
+        (["--data", "CORPUS", "--learning-rate", "nan"], "learning rates above 0"),
         (["--data", "CORPUS", "--augment", "echo"], "unknown augmentation echo; valid: noise"),
         (["--data", "CORPUS", "--mask-high", "0.9"], "two shares are needed, as in 0.80,0.87"),
         (["--recipe", "aasist_la", "--data", "CORPUS", "--spec-augment", "2"], "the raw front end has none"),
@@ -254,13 +260,10 @@ def test_recipes_carry_their_own_name_and_survive_json(name, tmp_path):
         (["--sam", "0.05"], "sam", 0.05),
         (["--swa", "0.25"], "swa", 0.25),
         (["--augment", "noise,codec"], "augment", ("noise", "codec")),
-        (["--augment-probability", "0.9"], "augment_probability", 0.9),
-        (["--augment-only", "spoof"], "augment_only", "spoof"),
         (["--mixup", "0.8"], "mixup", 0.8),
         (["--spec-augment", "2"], "spec_augment", 2),
         (["--mask-high", "0.8,0.87"], "mask_high", (0.8, 0.87)),
         (["--mask-low", "0,0.1"], "mask_low", (0.0, 0.1)),
-        (["--mask-probability", "0.3"], "mask_probability", 0.3),
         (["--clip-norm", "none"], "clip_norm", None),
     ],
 )
@@ -293,14 +296,37 @@ def test_sampling_puts_the_weight_of_the_recipe_aside():
     assert configure(parse_arguments(["--data", "X", "--balance", "sampling"])).training.bonafide_weight is None
 
 
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, valid in CHOICES.items() for value in valid])
+def test_every_choice_can_be_given_by_its_flag(name, value):
+    flags = ["--demo", f"--{name.replace('_', '-')}", value, "--augment", "noise"]
+    assert getattr(configure(parse_arguments(flags)).training, name) == value
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--augment-only", "spoof"],
+        ["--augment-probability", "0.9"],
+        ["--mask-probability", "0.9"],
+        ["--schedule", "constant", "--final-learning-rate", "1e-6"],
+    ],
+)
+def test_an_option_without_effect_is_refused(flags):
+    with pytest.raises(UserError, match="has no effect without"):
+        configure(parse_arguments(["--demo", *flags]))
+
+
 def test_none_turns_off_what_a_recipe_has_on():
     recipe = ["--recipe", "res_efficient_cnn", "--demo"]
-    assert configure(parse_arguments(recipe)).training.bonafide_copies == 1.877
+    assert configure(parse_arguments(recipe)).training.bonafide_copies == 1.8767
     training = configure(parse_arguments([*recipe, "--augment", "none"])).training
     assert (training.augment, training.bonafide_copies) == ((), None)
     flags = ["--recipe", "resmax_ffm", "--demo", "--mixup", "none", "--mask-high", "none"]
     training = configure(parse_arguments(flags)).training
     assert (training.mixup, training.mask_high) == (None, ())
+    flags = ["--recipe", "aasist_la", "--demo", "--bonafide-weight", "none", "--spec-augment", "none", "--swa", "none"]
+    training = configure(parse_arguments(flags)).training
+    assert (training.bonafide_weight, training.spec_augment, training.swa) == (None, 0, None)
 
 
 def test_another_network_comes_on_its_own_front_end():

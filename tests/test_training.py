@@ -19,7 +19,7 @@ from checkpoint import Checkpoint, read_progress
 from config import BONAFIDE, SAMPLE_RATE, SPOOF, Config, FeatureConfig, TrainingConfig
 from data_generator import ClipReader, training_batches
 from errors import UserError
-from model import MODELS, MaxFeatureMap, ModelSpec, load_model, spoof_logits
+from model import MODELS, MaxFeatureMap, ModelSpec, load_model, save_model, spoof_logits
 from schedule import Stage, learning_rate, plan_stages
 from training import compile_model, dev_figures, renew_batch_statistics, throughput, train
 
@@ -307,6 +307,29 @@ def test_masks_hide_in_training_only(tables):
     masked.set_weights(plain.get_weights() + masked.get_weights()[len(plain.get_weights()) :])
     waveforms = np.random.default_rng(0).normal(0, 0.1, (3, TINY.samples)).astype(np.float32)
     np.testing.assert_allclose(spoof_logits(masked, waveforms), spoof_logits(plain, waveforms), atol=1e-6)
+
+
+def test_masks_survive_both_kinds_of_files(tables, tmp_path):
+    model, _ = compile_model(tiny_config(spec_augment=1, mask_high=(0.8, 0.9)))
+    waveforms = np.random.default_rng(0).normal(0, 0.1, (3, TINY.samples)).astype(np.float32)
+    for file in (tmp_path / "masked.keras", tmp_path / "masked.h5"):
+        save_model(model, file)
+        np.testing.assert_array_equal(spoof_logits(load_model(file), waveforms), spoof_logits(model, waveforms))
+
+
+def test_a_short_run_averages_its_last_two_epochs(tables, new_run, capsys):
+    assert train(tiny_config(epochs=(3,), swa=0.1), tables["train"], tables["dev"], new_run("short")).averaged == 2
+    assert "averaged weights: dev loss" in capsys.readouterr().out
+    train(tiny_config(epochs=(1,), swa=0.5), tables["train"], tables["dev"], new_run("single"))
+    assert "weight averaging needs two epochs" in capsys.readouterr().out
+
+
+def test_a_run_of_another_backend_is_not_gone_on_with(tables, new_run, monkeypatch):
+    run = new_run("backend")
+    train(tiny_config(epochs=(2,)), tables["train"], tables["dev"], run, stop_after=1)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="was trained on tensorflow, this is jax"):
+        patch.setattr(keras.backend, "backend", lambda: "jax")
+        train(tiny_config(epochs=(2,)), tables["train"], tables["dev"], run)
 
 
 def test_weights_are_averaged_over_the_last_epochs_and_compete_on_dev(tables, new_run, capsys):
