@@ -40,14 +40,16 @@ def network() -> keras.Model:
 
 
 @pytest.fixture(scope="module")
-def trained(clips: np.ndarray) -> tuple[keras.Model, list[float]]:
-    """A network after eight steps on one batch, and the loss of each: its averages have moved too."""
+def trained(clips: np.ndarray) -> keras.Model:
+    """A network after eight steps on one batch: its averages have moved too."""
     keras.utils.set_random_seed(1)
     network = small((SAMPLES, 1))
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     network.compile(keras.optimizers.Adam(3e-3), loss, run_eagerly=True)  # no graph to build: sooner done
     labels = np.array([[0.0], [0.0], [1.0], [1.0]])
-    return network, [float(network.train_on_batch(clips, labels)) for _ in range(8)]
+    for _ in range(8):
+        network.train_on_batch(clips, labels)
+    return network
 
 
 def _numpy(x) -> np.ndarray:
@@ -257,33 +259,9 @@ def test_a_layer_is_rebuilt_from_its_config(layer: keras.layers.Layer, changed: 
 # ---------------------------------------------------------------- it learns, is saved, and keeps its digits
 
 
-def test_gradient_reaches_every_weight(network: keras.Model, clips: np.ndarray) -> None:
-    import tensorflow as tf
-
-    # training=False: behind batch statistics, a constant such as a bias has no gradient by design
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(tf.square(network(clips, training=False) - 3.0))
-    gradients = tape.gradient(loss, [weight.value for weight in network.trainable_weights])
-    still = [
-        weight.path
-        for weight, gradient in zip(network.trainable_weights, gradients, strict=True)
-        if gradient is None or not np.abs(gradient).max() > 0
-    ]
-    assert still == []
-    assert len(network.trainable_weights) > 100
-
-
-def test_a_few_steps_lower_the_loss(trained: tuple[keras.Model, list[float]]) -> None:
-    losses = trained[1]
-    assert np.isfinite(losses).all()
-    assert losses[-1] < 0.5 * losses[0]
-
-
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_a_saved_network_is_the_same(
-    suffix: str, trained: tuple[keras.Model, list[float]], clips: np.ndarray, tmp_path: Path
-) -> None:
-    network, path = trained[0], tmp_path / f"network{suffix}"
+def test_a_saved_network_is_the_same(suffix: str, trained: keras.Model, clips: np.ndarray, tmp_path: Path) -> None:
+    network, path = trained, tmp_path / f"network{suffix}"
     network.save(path)
     loaded = keras.models.load_model(path, compile=False)
     wanted = _numpy(network(clips, training=False))
@@ -310,9 +288,3 @@ def test_mixed_precision_keeps_filters_graphs_and_logit_in_float32(network: kera
     # silence and full scale stay finite in training too
     extremes = np.stack([np.zeros((SAMPLES, 1)), np.sign(clips[0])]).astype(np.float32)
     assert np.isfinite(_numpy(mixed(extremes, training=True))).all()
-
-
-def test_a_clip_gets_the_same_logit_alone(network: keras.Model, clips: np.ndarray) -> None:
-    together = _numpy(network(clips, training=False))
-    alone = [_numpy(network(clip[None], training=False))[0] for clip in clips]
-    assert np.abs(together - alone).max() < 1e-5
