@@ -6,6 +6,7 @@ A script ends with `raise SystemExit(run_command(main))`.
 
 import argparse
 import io
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -26,12 +27,41 @@ class CommandParser(argparse.ArgumentParser):
         raise UserError(f"{message} (see --help)")
 
 
+class CtrlC:
+    """Ctrl-C, noted as well as raised: what a destructor raises is dropped, so `check` raises it again.
+
+    `with ctrl_c: ...` around a command; long work calls `ctrl_c.check()` now and then.
+    """
+
+    def __init__(self) -> None:
+        self.noted = False
+
+    def __enter__(self) -> None:
+        self.noted = False
+        self.usual = signal.signal(signal.SIGINT, self.note)
+
+    def __exit__(self, *problem: object) -> None:
+        signal.signal(signal.SIGINT, self.usual)
+
+    def note(self, *details: object) -> NoReturn:
+        self.noted = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        if self.noted:
+            raise KeyboardInterrupt
+
+
+ctrl_c = CtrlC()
+
+
 def run_command(main: Callable[[], int | None]) -> int:
     """Run a command's main function; return 2 on a user's error and 130 on Ctrl-C."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name that the terminal cannot show must not end a batch
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return main() or 0
+        with ctrl_c:
+            return main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -24,7 +24,7 @@ from backend import keras
 from checkpoint import Checkpoint, Progress, assign, read_progress
 from config import SPOOF, Config, TrainingConfig, check_training
 from data_generator import ClipReader, batch_repeats, epoch_length, training_batches
-from errors import UserError
+from errors import UserError, ctrl_c
 from inference import score_clips
 from losses import ClassAccuracy, make_loss
 from metrics import compute_eer
@@ -209,6 +209,7 @@ class _EpochBar(keras.callbacks.Callback):
         self.bar = tqdm(total=self.steps, desc="training", unit="batch", leave=False, disable=None)
 
     def on_train_batch_begin(self, batch, logs=None):
+        ctrl_c.check()
         if self.training.schedule == "cosine":
             self._set_rate(self.stage_epoch + batch / self.steps)
 
