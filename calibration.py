@@ -71,6 +71,8 @@ def operating_point(dev_scores: ArrayLike, dev_labels: ArrayLike) -> dict[str, A
     at_far = max(curves.thresholds[np.argmax(curves.far <= ERROR_LIMIT)], below_all)
     at_frr = max(curves.thresholds[np.flatnonzero(curves.frr <= ERROR_LIMIT)[-1]], below_all)
     a, b = fit_calibration(dev_scores, dev_labels)
+    if a < 0:  # worse than chance on dev: a probability that falls as the logit rises would contradict the verdict
+        a = b = 0.0
     labels = np.asarray(dev_labels)
     threshold, at_far, at_frr = (-float(score) for score in (at_eer, at_far, at_frr))
     return {

@@ -35,6 +35,8 @@ def prepare_tables(config: Config) -> dict[str, pd.DataFrame]:
     """The rows of train, dev and eval, after the split and the limits of the config."""
     if config.data is None:
         print("no --data given: using the built-in demo corpus, which is synthetic throughout")
+        if not DEMO_FOLDER.exists():
+            print(f"writing it to {DEMO_FOLDER}, once: about 20 seconds")
         folder = write_demo_corpus(DEMO_FOLDER)
     else:
         folder = Path(config.data)
@@ -222,6 +224,7 @@ def carry_out(
     with claimed(run), logged(run / "log.txt"):
         done = read_progress(run).epoch
         print(f"run {run}" + (f", going on after epoch {done}" if done else ""))
+        print(f"{config.model} on {config.features.kind}, loss {config.training.loss}; all settings: config.json")
         try:
             progress = train(config, tables["train"], tables["dev"], run, stop_after)
         except KeyboardInterrupt:

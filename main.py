@@ -23,6 +23,7 @@ from errors import CommandParser, UserError, run_command
 from experiment import carry_out, prepare_tables
 from recipes import load_recipe
 from schedule import plan_stages
+from score_files import read_asv_scores
 from splits import SPLITS
 
 OFF = "none"  # turns off what a recipe turned on
@@ -176,7 +177,8 @@ def configure(arguments: argparse.Namespace, recipe: str | None = None) -> Confi
         from model import model_spec
 
         features = feature_config(model_spec(arguments.model).front_end)
-        config = replace(config, model=arguments.model, model_args={}, features=features)
+        name = f"{config.recipe}-{arguments.model}"  # a run folder should not bear another network's name
+        config = replace(config, recipe=name, model=arguments.model, model_args={}, features=features)
     if arguments.model_arg is not None:
         config = replace(config, model_args={**config.model_args, **dict(arguments.model_arg)})
     if arguments.features is not None:
@@ -196,6 +198,8 @@ def configure(arguments: argparse.Namespace, recipe: str | None = None) -> Confi
     refuse_without_effect(config.training, changes)
     if config.asv_scores is not None and not Path(config.asv_scores).is_file():
         raise UserError(f"--asv-scores {config.asv_scores}: no such file")
+    if config.asv_scores is not None:
+        read_asv_scores(Path(config.asv_scores))  # another kind of file shows now, not after the training
     training = config.training
     check_training(training)  # a mistake shows before anything is read or written
     plan_stages(training)

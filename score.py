@@ -73,6 +73,7 @@ def main() -> int:
         raise UserError("--set-threshold on eval would choose on the test set: give --split dev")
     if not arguments.out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}")
+    model = load_model(arguments.model)
     table = read_dataset(arguments.data).usable(arguments.allow_missing)
     if arguments.split != "all":
         table = table[table["split"] == arguments.split]
@@ -81,9 +82,9 @@ def main() -> int:
         raise UserError(f"{arguments.data}: no clips in split {arguments.split}")
     if arguments.limit is not None and len(table) > arguments.limit:
         table = stratified_sample(table, arguments.limit / len(table), arguments.seed)
-    model = load_model(arguments.model)
     scores = score_table(model, table, arguments.out, arguments.split, arguments.score)
     print(f"{len(scores):,} scores in {arguments.out}: {SCORES[arguments.score][0]}")
+    print("clips of " + ", ".join(f"{split} {count:,}" for split, count in scores["split"].value_counts().items()))
     if scores["label"].nunique() < 2:
         if arguments.set_threshold:
             raise UserError(f"{arguments.data}: clips of one class only; a threshold needs both")

@@ -89,3 +89,10 @@ def test_operating_point_keeps_its_promises_on_dev(seed: int, distance: float) -
     frr, far = metrics.error_rates(scores, labels, -point["threshold"])
     assert (frr + far) / 2 == pytest.approx(point["dev_eer"])
     assert json.loads(json.dumps(point, allow_nan=False)) == point
+
+
+def test_scores_worse_than_chance_give_no_evidence_rather_than_reversed():
+    scores, labels = np.array([-2.0, -1.0, 0.5, 0.0, 1.0, 2.0]), np.repeat([0, 1], 3)
+    assert fit_calibration(scores, labels)[0] < 0
+    point = operating_point(scores, labels)
+    np.testing.assert_array_equal(log_likelihood_ratio(scores, point["calibration"]), 0)

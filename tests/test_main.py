@@ -182,6 +182,7 @@ def test_ctrl_c_says_how_to_go_on(corpus, tmp_path):
         (["--data", "CORPUS", "--features", "wavelets"], "valid: log_stft, mel, lfcc, cqt, raw"),
         (["--data", "CORPUS", "--stages", "0.4,1.0", "--epochs", "1,2,3"], "2 stages, 3 numbers of epochs"),
         (["--data", "CORPUS", "--asv-scores", "none.txt"], "none.txt: no such file"),
+        (["--data", "CORPUS", "--asv-scores", __file__], "not an ASV score line"),
         (["--data", "CORPUS", "--sample", "1.5"], "from 0 to 1"),
         (["--config", "none.json"], "none.json"),
         (["--data", "CORPUS", "--features", "raw"], "network resmax on raw"),
@@ -331,6 +332,7 @@ def test_none_turns_off_what_a_recipe_has_on():
 
 def test_another_network_comes_on_its_own_front_end():
     config = configure(parse_arguments(["--demo", "--model", "lcnn", "--model-arg", "embedding=64"]))
+    assert config.recipe == "resmax_demo-lcnn"
     assert (config.model, config.features, config.model_args) == ("lcnn", feature_config("lfcc"), {"embedding": 64})
     config = configure(parse_arguments(["--demo", "--model", "lcnn", "--features", "mel"]))
     assert config.features == feature_config("mel")
