@@ -29,7 +29,7 @@ from splits import SPLITS
 OFF = "none"  # turns off what a recipe turned on
 
 
-def numbers(kind: type) -> Any:
+def listed(kind: type) -> Any:
     """An argument type for comma-separated values: `--stages 0.4,1.0`."""
 
     def parse(text: str) -> tuple:
@@ -39,14 +39,14 @@ def numbers(kind: type) -> Any:
     return parse
 
 
-def names(text: str) -> tuple[str, ...]:
-    """An argument type for comma-separated names; `none` is the empty list."""
-    return () if text == OFF else tuple(text.split(","))
+def or_none(kind: Any) -> Any:
+    """An argument type for values of a kind, or `none`."""
 
+    def parse(text: str) -> Any:
+        return OFF if text == OFF else kind(text)
 
-def shares(text: str) -> tuple[float, ...]:
-    """An argument type for a range of shares; `none` is the empty one."""
-    return () if text == OFF else tuple(float(part) for part in text.split(","))
+    parse.__name__ = kind.__name__
+    return parse
 
 
 def assignment(text: str) -> tuple[str, Any]:
@@ -67,16 +67,6 @@ def positive(text: str) -> int:
     return value
 
 
-def number_or_none(text: str) -> float | str:
-    """An argument type for numbers that can be turned off with `none`."""
-    return OFF if text == OFF else float(text)
-
-
-def count_or_none(text: str) -> int | str:
-    """An argument type for whole numbers that can be turned off with `none`."""
-    return OFF if text == OFF else int(text)
-
-
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = CommandParser(
         usage="python main.py [--data DIR] [--recipe NAME] [options]",
@@ -91,7 +81,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--recipe", metavar="NAME", help="what to train and how (resmax_la; without data resmax_demo)")
     add("--config", type=Path, metavar="FILE", help="repeat the run that wrote this config.json")
     add("--list", action="store_true", help="list recipes and networks with their size and cost, and leave")
-    add("--compare", type=names, metavar="A,B,C", help="train these recipes in turn with the same options, tabulate")
+    add(
+        "--compare",
+        type=listed(str),
+        metavar="A,B,C",
+        help="train these recipes in turn with the same options, tabulate",
+    )
     add("--model", metavar="NAME", help="another network, on the front end it is meant for")
     add("--model-arg", type=assignment, action="append", metavar="K=V", help="an argument of the network; repeatable")
     add("--features", metavar="KIND", help="front end: log_stft, mel, lfcc, cqt, raw")
@@ -102,9 +97,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--asv-scores", metavar="FILE", help="ASV scores of the eval set, for the t-DCF")
 
     add = parser.add_argument_group("training").add_argument
-    add("--stages", type=numbers(float), metavar="S,S", help="share of the data in each stage, as in 0.4,1.0")
-    add("--epochs", type=numbers(int), metavar="N[,N]", help="at most so many, for every or for each stage")
-    add("--learning-rate", type=numbers(float), metavar="R[,R]", help="at the start of the first or of each stage")
+    add("--stages", type=listed(float), metavar="S,S", help="share of the data in each stage, as in 0.4,1.0")
+    add("--epochs", type=listed(int), metavar="N[,N]", help="at most so many, for every or for each stage")
+    add("--learning-rate", type=listed(float), metavar="R[,R]", help="at the start of the first or of each stage")
     add("--final-learning-rate", type=float, metavar="R", help="where the schedule ends")
     add("--schedule", metavar="NAME", help="sigmoid (the ResMax paper's), cosine, halving (every 10 epochs), constant")
     add("--batch-size", type=positive, metavar="N")
@@ -112,41 +107,46 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--balance", metavar="HOW", help="none, weights (in the loss), sampling (half of each epoch bona fide)")
     add(
         "--bonafide-weight",
-        type=number_or_none,
+        type=or_none(float),
         metavar="W",
         help="with weights: this instead of the inverse frequency",
     )
-    add("--clip-norm", type=number_or_none, metavar="G", help="largest global gradient norm")
-    add("--weight-decay", type=number_or_none, metavar="D", help="decoupled, times the learning rate")
+    add("--clip-norm", type=or_none(float), metavar="G", help="largest global gradient norm")
+    add("--weight-decay", type=or_none(float), metavar="D", help="decoupled, times the learning rate")
     add(
         "--sam",
-        type=number_or_none,
+        type=or_none(float),
         metavar="R",
         help="sharpness-aware minimisation of this radius (0.05), twice the work",
     )
-    add("--swa", type=number_or_none, metavar="SHARE", help="average the weights of this last share of the epochs")
+    add("--swa", type=or_none(float), metavar="SHARE", help="average the weights of this last share of the epochs")
     add("--precision", metavar="NAME", help="float32, mixed_bfloat16, mixed_float16 (GPU)")
     add("--patience", type=positive, metavar="N", help="end a stage after N epochs without a better dev EER")
 
     add = parser.add_argument_group("augmentation (`none` turns off what the recipe has on)").add_argument
-    add("--augment", type=names, metavar="A,B", help=", ".join(AUGMENTATIONS))
+    add("--augment", type=or_none(listed(str)), metavar="A,B", help=", ".join(AUGMENTATIONS))
     add("--augment-probability", type=float, metavar="P", help="how many of the clips get one of them")
     add("--augment-only", metavar="CLASS", help="both, bonafide, spoof")
-    add("--bonafide-copies", type=number_or_none, metavar="N", help="augmented extra copies for each bona fide clip")
+    add("--bonafide-copies", type=or_none(float), metavar="N", help="augmented extra copies for each bona fide clip")
     add(
         "--mixup",
-        type=number_or_none,
+        type=or_none(float),
         metavar="ALPHA",
         help="blend clips of a batch, the share from Beta(ALPHA, ALPHA)",
     )
     add(
         "--spec-augment",
-        type=count_or_none,
+        type=or_none(int),
         metavar="N",
         help="mask so many stripes of the features in time and in frequency",
     )
-    add("--mask-high", type=shares, metavar="S,S", help="mask the bins above a share drawn from these, as in 0.80,0.87")
-    add("--mask-low", type=shares, metavar="S,S", help="mask the bins below a share drawn from these")
+    add(
+        "--mask-high",
+        type=or_none(listed(float)),
+        metavar="S,S",
+        help="mask the bins above a share drawn from these, as in 0.80,0.87",
+    )
+    add("--mask-low", type=or_none(listed(float)), metavar="S,S", help="mask the bins below a share drawn from these")
     add("--mask-probability", type=float, metavar="P", help="how many of the clips are masked")
 
     add = parser.add_argument_group("running").add_argument
@@ -186,7 +186,7 @@ def configure(arguments: argparse.Namespace, recipe: str | None = None) -> Confi
     changes = {f.name: given[f.name] for f in fields(TrainingConfig) if f.name in given}
     if changes.get("balance", "weights") != "weights":
         changes.setdefault("bonafide_weight", OFF)  # the recipe's goes with it
-    if changes.get("augment") == ():
+    if changes.get("augment") == OFF:
         changes.setdefault("bonafide_copies", OFF)
     without = {f.name: f.default for f in fields(TrainingConfig)}
     without["clip_norm"] = None
@@ -196,9 +196,9 @@ def configure(arguments: argparse.Namespace, recipe: str | None = None) -> Confi
     }
     config = replace(config, training=replace(config.training, **changes))
     refuse_without_effect(config.training, changes)
-    if config.asv_scores is not None and not Path(config.asv_scores).is_file():
-        raise UserError(f"--asv-scores {config.asv_scores}: no such file")
     if config.asv_scores is not None:
+        if not Path(config.asv_scores).is_file():
+            raise UserError(f"--asv-scores {config.asv_scores}: no such file")
         read_asv_scores(Path(config.asv_scores))  # another kind of file shows now, not after the training
     training = config.training
     check_training(training)  # a mistake shows before anything is read or written

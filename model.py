@@ -214,16 +214,20 @@ def spoof_logits(model: keras.Model, waveforms: np.ndarray) -> np.ndarray:
     return np.asarray(model.predict_on_batch(waveforms), dtype=np.float32)[:, 0]
 
 
+def network_of(model: keras.Model) -> keras.Model:
+    """The network inside a model that takes the waveform."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            return layer
+    raise UserError(f"model {model.name} holds no network with a layer `logit`")
+
+
 @lru_cache(maxsize=2)  # a new model is a new graph to trace
 def embedding_model(model: keras.Model) -> keras.Model:
     """Waveform (b, samples) -> what enters the last layer of the network, sharing a model's weights."""
-    x = model.input
-    for layer in model.layers[1:]:
-        if not isinstance(layer, keras.Model):
-            x = layer(x)
-            continue
-        return keras.Model(model.input, keras.Model(layer.input, layer.get_layer("logit").input)(x))
-    raise UserError(f"model {model.name} holds no network with a layer `logit`")
+    network = network_of(model)
+    features = model.layers[model.layers.index(network) - 1].output
+    return keras.Model(model.input, keras.Model(network.input, network.get_layer("logit").input)(features))
 
 
 def class_logits(model: keras.Model, waveforms: np.ndarray) -> np.ndarray:
@@ -231,8 +235,7 @@ def class_logits(model: keras.Model, waveforms: np.ndarray) -> np.ndarray:
 
     The published scores are the bona fide column alone. The spoof logit is the second minus the first.
     """
-    network = next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
-    last = network.get_layer("logit") if network is not None else None
+    last = network_of(model).get_layer("logit")
     if not hasattr(last, "class_logits"):
         raise UserError(f"model {model.name} ends in one logit; class logits are those of aasist, aasist_l, rawnet2")
     embedding = embedding_model(model).predict_on_batch(waveforms)
