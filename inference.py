@@ -15,7 +15,6 @@ without one it is the plain sigmoid of the logit.
 
 import base64
 import html
-import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -69,12 +68,11 @@ class Prediction(dict):
         )
 
     def _repr_html_(self) -> str:
-        from plots import clip_figure
+        from clip_plots import clip_figure
+        from figure_style import png_bytes
 
-        picture = io.BytesIO()
         spectrogram = log_stft(self.waveform, FeatureConfig(samples=len(self.waveform)))[..., 0]
-        clip_figure(self.waveform, spectrogram, SAMPLE_RATE).savefig(picture, format="png", dpi=90)
-        encoded = base64.b64encode(picture.getvalue()).decode()
+        encoded = base64.b64encode(png_bytes(clip_figure(self.waveform, spectrogram))).decode()
         return (
             f"<p><b>{self['verdict']}</b> &nbsp; {html.escape(str(self))}</p>"
             f'<img alt="waveform and spectrogram" src="data:image/png;base64,{encoded}">'

@@ -1,7 +1,6 @@
 """Plots of scores and of training, each written as one PNG file.
 
-Every function takes plain arrays or tables and a path. Figures are made without pyplot, so they need no
-display and leave no global state; colours are those of Okabe and Ito, told apart by colour-blind readers.
+Every function takes plain arrays or tables and a path; figure_style.py says how figures look.
 """
 
 from collections.abc import Mapping
@@ -11,68 +10,37 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from config import BONAFIDE, LABELS, SPOOF
-from errors import UserError
+from figure_style import (
+    BLACK,
+    BLUE,
+    CLASS_NAMES,
+    GREEN,
+    LINE_STYLES,
+    ORANGE,
+    SKY,
+    curve_style,
+    figure_with_axes,
+    new_figure,
+    save_figure,
+    tidy,
+)
 from metrics import auc, compute_eer, error_curves
 
-BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, BLACK = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#E69F00",
-    "#000000",
-)
-CURVE_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK)
-LINE_STYLES = ("-", "--", "-.", ":")
 DET_TICKS = (0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95, 0.99)
 Trials = Mapping[str, tuple[ArrayLike, ArrayLike]]  # name -> (cm_scores, labels)
-
-
-def _figure(width: float = 6.0, height: float = 5.0) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    _tidy(axes)
-    return figure, axes
-
-
-def _tidy(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="0.9", linewidth=0.6)
-    axes.set_axisbelow(True)
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, bbox_inches="tight", pad_inches=0.12)
-    except OSError as error:
-        raise UserError(f"{path}: the plot cannot be written ({error.strerror})") from error
-    return path
-
-
-def _curve_style(number: int) -> dict[str, object]:
-    return {
-        "color": CURVE_COLOURS[number % len(CURVE_COLOURS)],
-        "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
-        "linewidth": 1.8,
-    }
 
 
 def det_curve(trials: Trials, path: Path, title: str = "Detection error trade-off") -> Path:
     """DET curves (FAR against FRR, both on normal-deviate axes) of one or more named sets of trials."""
     from scipy.special import ndtri
 
-    figure, axes = _figure(5.6, 6.0)
+    figure, axes = figure_with_axes(5.6, 6.0)
     lowest, highest = 0.01, 0.65
     for number, (name, (scores, labels)) in enumerate(trials.items()):
         _, frr, far = error_curves(scores, labels)
@@ -83,7 +51,7 @@ def det_curve(trials: Trials, path: Path, title: str = "Detection error trade-of
         lowest = min(lowest, x.min(), y.min())
         eer = compute_eer(scores, labels)[0]
         highest = max(highest, min(1.1 * eer, 0.995))  # scores of the wrong direction must show too
-        axes.plot(ndtri(x), ndtri(y), label=f"{name}: EER {100 * eer:.2f} %", **_curve_style(number))
+        axes.plot(ndtri(x), ndtri(y), label=f"{name}: EER {100 * eer:.2f} %", **curve_style(number))
     lowest = max(0.7 * lowest, DET_TICKS[0] / 2)  # a little room left of the last step
     ticks = [tick for tick in DET_TICKS if lowest <= tick <= highest]
     limits = ndtri([lowest, highest])
@@ -94,22 +62,22 @@ def det_curve(trials: Trials, path: Path, title: str = "Detection error trade-of
     axes.set_xlabel("false acceptance rate: spoof called bona fide (%)")
     axes.set_ylabel("false rejection rate: bona fide called spoof (%)")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def roc_curve(trials: Trials, path: Path, title: str = "Receiver operating characteristic") -> Path:
     """ROC curves: bona fide accepted against spoof accepted, of one or more named sets of trials."""
-    figure, axes = _figure(5.6, 6.0)
+    figure, axes = figure_with_axes(5.6, 6.0)
     for number, (name, (scores, labels)) in enumerate(trials.items()):
         _, frr, far = error_curves(scores, labels)
         label = f"{name}: AUC {auc(scores, labels):.4f}"
-        axes.plot(100 * far, 100 * (1 - frr), label=label, **_curve_style(number))
+        axes.plot(100 * far, 100 * (1 - frr), label=label, **curve_style(number))
     axes.plot([0, 100], [0, 100], color="0.6", linewidth=0.8, zorder=1, label="chance: AUC 0.5")
     axes.set(xlim=(-1, 101), ylim=(-1, 101), box_aspect=1, title=title)
     axes.set_xlabel("spoof accepted as bona fide (%)")
     axes.set_ylabel("bona fide accepted (%)")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def score_histogram(
@@ -117,7 +85,7 @@ def score_histogram(
 ) -> Path:
     """Histogram of cm_scores by class, each class adding up to 100 %, with named thresholds."""
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
-    figure, axes = _figure(7.0, 4.4)
+    figure, axes = figure_with_axes(7.0, 4.4)
     low, high = scores.min(), scores.max()
     if high - low < 1e-9:  # constant scores still need a bin with a width
         low, high = low - 0.5, high + 0.5
@@ -142,14 +110,14 @@ def score_histogram(
     axes.set_ylabel("trials of the class per bin (%)")
     axes.set_title("Scores by class")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def confusion_matrix(confusion: Mapping[str, Mapping[str, int]], path: Path, title: str = "Decisions") -> Path:
     """Counts and row shares of truth against verdict, from the `confusion` of `threshold_metrics`."""
     counts = np.array([[confusion[truth][verdict] for verdict in LABELS] for truth in LABELS])
     shares = counts / counts.sum(axis=1, keepdims=True)
-    figure, axes = _figure(5.4, 4.6)
+    figure, axes = figure_with_axes(5.4, 4.6)
     axes.grid(False)
     image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
     for (row, column), count in np.ndenumerate(counts):
@@ -157,12 +125,11 @@ def confusion_matrix(confusion: Mapping[str, Mapping[str, int]], path: Path, tit
         colour = "white" if share > 0.55 else "black"
         text = f"{count:,}\n{100 * share:.2f} %"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=13)
-    names = ("bona fide", "spoof")
-    axes.set_xticks([0, 1], names)
-    axes.set_yticks([0, 1], names)
+    axes.set_xticks([0, 1], CLASS_NAMES)
+    axes.set_yticks([0, 1], CLASS_NAMES)
     axes.set(xlabel="called", ylabel="truth", title=title)
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.85)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _history_panel(
@@ -190,13 +157,12 @@ def learning_curves(history: pd.DataFrame, path: Path) -> Path:
         ({"learning_rate": ("learning rate", GREEN, "^")}, "learning rate", 1.0),
     ]
     present = [p for p in panels if any(c in history and history[c].notna().any() for c in p[0])]
-    figure = Figure(figsize=(7.0, 1.2 + 1.9 * max(len(present), 1)), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.0, 1.2 + 1.9 * max(len(present), 1))
     axes_list = figure.subplots(max(len(present), 1), 1, sharex=True, squeeze=False)[:, 0]
     epochs = history["epoch"].to_numpy()
     starts = epochs[1:][np.diff(history["stage"].to_numpy()) != 0] if "stage" in history else []
     for axes, (columns, unit, factor) in zip(axes_list, present, strict=False):
-        _tidy(axes)
+        tidy(axes)
         for start in starts:
             axes.axvline(start - 0.5, color="0.5", linestyle=":", linewidth=1.2)
         _history_panel(axes, history, columns, unit, factor)
@@ -213,7 +179,7 @@ def learning_curves(history: pd.DataFrame, path: Path) -> Path:
     axes_list[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.align_ylabels()
     axes_list[0].set_title("Learning curves")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_evaluation(table: pd.DataFrame, report: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -242,12 +208,11 @@ def comparison_chart(table: pd.DataFrame, path: Path) -> Path:
     """Systems of compare.py from the best down: EER with its interval, and the EER of every attack."""
     attacks = sorted(name for name in table.columns if name.startswith("attack_"))
     count = len(table)
-    figure = Figure(figsize=(6.5 + 0.55 * len(attacks), 1.6 + 0.6 * count), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.5 + 0.55 * len(attacks), 1.6 + 0.6 * count)
     left, *rest = figure.subplots(
         1, 1 + bool(attacks), sharey=True, squeeze=False, width_ratios=[4, 1 + 0.55 * len(attacks)][: 1 + bool(attacks)]
     )[0]
-    _tidy(left)
+    tidy(left)
     places, eer = np.arange(count), 100 * table["eer"].to_numpy()
     reach = np.stack([eer - 100 * table["eer_low"], 100 * table["eer_high"] - eer]).clip(min=0)
     left.barh(places, eer, height=0.55, color=SKY)
@@ -263,7 +228,7 @@ def comparison_chart(table: pd.DataFrame, path: Path) -> Path:
     left.invert_yaxis()
     for right in rest:
         _attack_grid(figure, right, table[attacks].rename(columns=lambda name: name.removeprefix("attack_")))
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _attack_grid(figure: Figure, axes: Axes, eer: pd.DataFrame) -> None:
@@ -278,24 +243,3 @@ def _attack_grid(figure: Figure, axes: Axes, eer: pd.DataFrame) -> None:
     axes.tick_params(labelleft=False, left=False)
     axes.set_title("by attack")
     figure.colorbar(image, ax=axes, label="EER (%)")
-
-
-def clip_figure(waveform: np.ndarray, spectrogram: np.ndarray, rate: int) -> Figure:
-    """One clip: waveform (samples,) above its natural-log power spectrogram (frames, bins); seconds, kHz and dB."""
-    seconds = len(waveform) / rate
-    figure = Figure(figsize=(7.0, 4.0), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
-    upper.plot(np.arange(len(waveform)) / rate, waveform, linewidth=0.5, color=BLUE)
-    upper.set(ylabel="amplitude", xlim=(0, seconds))
-    decibels = 10 / np.log(10) * spectrogram.T
-    picture = lower.imshow(
-        decibels,
-        origin="lower",
-        aspect="auto",
-        extent=(0, seconds, 0, rate / 2000),
-        cmap="magma",
-        vmin=decibels.max() - 80,
-    )
-    lower.set(xlabel="time (s)", ylabel="frequency (kHz)")
-    figure.colorbar(picture, ax=lower, label="power (dB)")
-    return figure

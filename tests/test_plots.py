@@ -11,6 +11,7 @@ from PIL import Image
 
 import plots
 from evaluate import evaluate
+from figure_style import BLUE, GREEN, ORANGE
 from metrics import threshold_metrics
 
 
@@ -44,11 +45,11 @@ CASES = {
 def test_score_plots(case: str, tmp_path: Path) -> None:
     scores, labels = CASES[case]
     named = {"all": (scores, labels), "one attack": (scores * 2, labels)}
-    assert _shows(plots.det_curve(named, tmp_path / "new" / "det.png"), plots.BLUE)
-    assert _shows(plots.roc_curve(named, tmp_path / "roc.png"), plots.ORANGE)
+    assert _shows(plots.det_curve(named, tmp_path / "new" / "det.png"), BLUE)
+    assert _shows(plots.roc_curve(named, tmp_path / "roc.png"), ORANGE)
     histogram = plots.score_histogram(scores, labels, tmp_path / "h.png", {"here": 0.5, "there": -0.5})
-    assert _shows(histogram, plots.BLUE)
-    assert _shows(histogram, plots.ORANGE)
+    assert _shows(histogram, BLUE)
+    assert _shows(histogram, ORANGE)
     confusion = threshold_metrics(scores, labels, 0.0)["confusion"]
     assert np.ptp(_pixels(plots.confusion_matrix(confusion, tmp_path / "c.png"))) > 200
 
@@ -94,15 +95,15 @@ def _history(epochs: int = 6) -> pd.DataFrame:
 def test_learning_curves_draw_what_there_is(columns: list[str] | None, epochs: int, tmp_path: Path) -> None:
     history = _history(epochs) if columns is None else _history(epochs)[columns]
     path = plots.learning_curves(history, tmp_path / "learning.png")
-    assert _shows(path, plots.BLUE) == ("loss" in history)
-    assert _shows(path, plots.GREEN) == ("learning_rate" in history)
+    assert _shows(path, BLUE) == ("loss" in history)
+    assert _shows(path, GREEN) == ("learning_rate" in history)
 
 
 def test_learning_curves_pass_over_missing_values(tmp_path: Path) -> None:
     history = _history()
     history.loc[[0, 3], "dev_eer"] = np.nan
     history["dev_accuracy"] = np.nan
-    assert _shows(plots.learning_curves(history, tmp_path / "learning.png"), plots.ORANGE)
+    assert _shows(plots.learning_curves(history, tmp_path / "learning.png"), ORANGE)
 
 
 def test_pyplot_and_its_global_state_stay_unloaded() -> None:

@@ -1,0 +1,69 @@
+"""A report is one valid file that carries its pictures, tables and sounds, and shows text as text."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from clip_plots import clip_figure
+from errors import UserError
+from html_page import Page
+
+HOSTILE = "<script>alert('x')</script> & \"quoted\""
+
+
+class Balance(HTMLParser):
+    """Collects tags and fails on one that is closed without having been opened."""
+
+    def __init__(self):
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append((tag, dict(attributes)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_page_is_whole_and_shows_text_as_text(tmp_path: Path) -> None:
+    waveform = np.sin(np.arange(16_000) / 20).astype(np.float32) / 2
+    page = Page(HOSTILE, HOSTILE)
+    page.section(HOSTILE)
+    page.text(HOSTILE)
+    page.preformatted(HOSTILE)
+    page.figure(clip_figure(waveform, np.zeros((60, 513))), HOSTILE, HOSTILE)
+    page.table(pd.DataFrame({HOSTILE: [HOSTILE], "clips": [12_345], "eer": [0.123456], "ok": [True], "n": [np.nan]}))
+    page.audio(waveform, HOSTILE)
+    text = page.write(tmp_path / "new" / "report.html").read_text(encoding="utf-8")
+
+    parsed = Balance()
+    parsed.feed(text)
+    assert parsed.open == []
+    assert "<script" not in text
+    sources = [attributes["src"] for _, attributes in parsed.seen if attributes.get("src")]
+    assert all(source.startswith("data:") for source in sources)  # nothing is loaded from elsewhere
+    assert not re.search(r'(src|href)="(?!data:|#)', text)
+    heard, rate = soundfile.read(io.BytesIO(base64.b64decode(sources[-1].split(",")[1])))
+    assert rate == 16_000
+    np.testing.assert_allclose(heard, waveform, atol=2**-15)
+    assert base64.b64decode(sources[0].split(",")[1]).startswith(b"\x89PNG")
+    for cell in ("12,345", "0.1235", "yes"):
+        assert f">{cell}</td>" in text
+    links = [attributes["href"] for tag, attributes in parsed.seen if tag == "a"]
+    assert [f'id="{link[1:]}"' in text for link in links] == [True]
+
+
+def test_unwritable_report_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(UserError, match=r"report\.html: the report cannot be written"):
+        Page("x").write(tmp_path / "file" / "report.html")
