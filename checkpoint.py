@@ -28,6 +28,7 @@ class Progress:
     averaged: int = 0  # epochs whose weights are in the average
     finished: bool = False
     backend: str = "tensorflow"  # which draws its random numbers in its own way
+    speed: dict[str, float | None] | None = None  # clips a second of the input alone and of the training step alone
 
     @property
     def epoch(self) -> int:

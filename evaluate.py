@@ -78,7 +78,7 @@ def _tdcf(asv_path: Path | None, table: pd.DataFrame, warnings: list[str]) -> tu
 
 def _per_attack(
     scores: np.ndarray, labels: np.ndarray, attacks: np.ndarray, threshold: float
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """EER of every attack against all bona fide trials, and the share that passes the decision threshold."""
     result = {}
     for attack in sorted(set(attacks[labels == SPOOF])):
@@ -92,6 +92,22 @@ def _per_attack(
             "far": float((spoof > threshold).mean()),
         }
     return result
+
+
+def _attack_intervals(
+    per_attack: dict[str, dict[str, Any]],
+    scores: np.ndarray,
+    labels: np.ndarray,
+    attacks: np.ndarray,
+    speakers: np.ndarray | None,
+    settings: dict[str, Any],
+) -> None:
+    """Add the 95 % interval of the EER to the hardest attacks: over speakers where they are known, else over trials."""
+    for attack in sorted(per_attack, key=lambda name: -per_attack[name]["eer"])[:SHOWN_ATTACKS]:
+        chosen = (labels == BONAFIDE) | (attacks == attack)
+        of_chosen = None if speakers is None else speakers[chosen]
+        intervals = metrics.bootstrap_intervals(scores[chosen], labels[chosen], speakers=of_chosen, **settings)
+        per_attack[attack]["eer_interval"] = intervals["eer"]
 
 
 def _reversed(auc: float, bonafide: int, spoof: int) -> bool:
@@ -171,6 +187,9 @@ def evaluate(
             intervals["speakers"] = over_speakers
         else:
             intervals["note"] = "over trials alone, which is too narrow: speakers unknown (give --protocol)"
+        of_trials = speakers if known_speakers else None
+        of_attacks = {"replicates": bootstrap, "seed": seed}
+        _attack_intervals(report["per_attack"], scores, labels, attacks, of_trials, of_attacks)
         report["intervals"] = intervals
     report["warnings"] = warnings
     return report

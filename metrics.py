@@ -261,13 +261,16 @@ def _resampled_counts(
         shares = [np.bincount(m, minlength=run.max() + 1) / len(m) for m in members]
         while True:  # trials are drawn within each class, as the protocol sets the class sizes
             yield tuple(rng.multinomial(len(m), p) for m, p in zip(members, shares, strict=True))
-    speakers = [speaker[labels == label] for label in (BONAFIDE, SPOOF)]
-    n_speakers = int(speaker.max()) + 1
+    n_runs, n_speakers = int(run.max()) + 1, int(speaker.max()) + 1
+    # a speaker's trials in one run always come together, so they are counted once: (speaker, run, trials)
+    together = [
+        np.unique(speaker[labels == label] * n_runs + m, return_counts=True)
+        for label, m in zip((BONAFIDE, SPOOF), members, strict=True)
+    ]
+    cells = [(*np.divmod(cell, n_runs), trials) for cell, trials in together]
     while True:  # a drawn speaker brings all its trials, bona fide and spoof
         drawn = np.bincount(rng.integers(0, n_speakers, n_speakers), minlength=n_speakers)
-        yield tuple(
-            np.bincount(m, weights=drawn[s], minlength=run.max() + 1) for m, s in zip(members, speakers, strict=True)
-        )
+        yield tuple(np.bincount(r, weights=drawn[s] * trials, minlength=n_runs) for s, r, trials in cells)
 
 
 def bootstrap_intervals(

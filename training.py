@@ -68,16 +68,19 @@ def train(
     dev_reader = ClipReader(dev_table, training.cache)
     with tensorboard_log(run) as log_to_tensorboard:
         while not progress.finished and not (stop_after and progress.epoch >= stop_after):
+            started = time.perf_counter()
             stage = stages[progress.stage]
             if progress.stage > 0 and progress.stage_epoch == 0:
                 checkpoint.start_stage()
             subset = stratified_sample(train_table, stage.fraction, training.seed).index.to_numpy()
             batches = training_batches(reader, config, progress.epoch, subset)
             if progress.epoch == 0:
-                print(throughput(trainer, batches, training))
+                progress.speed = throughput(trainer, batches, training)
+                print(speed_line(progress.speed))
             clips = epoch_length(reader.labels[subset], training)
             row = train_epoch(trainer, batches, config, stage, progress, clips)
             row |= {**dev_figures(model, dev_reader), "clips_per_second": row.pop("clips_per_second")}
+            row["seconds"] = time.perf_counter() - started  # training, dev and, in the first epoch, what comes before
             for reason in reader.new_failures() + dev_reader.new_failures():
                 print(f"left out: {reason}")
             progress.history.append(row)
@@ -239,8 +242,10 @@ def dev_figures(model: keras.Model, reader: ClipReader) -> dict[str, float]:
 # ---------------------------------------------------------------- what the user sees
 
 
-def throughput(model: keras.Model, batches: Iterable, training: TrainingConfig, seconds: float = 4.0) -> str:
-    """Clips a second of the input alone and of the training step alone, and which one limits.
+def throughput(
+    model: keras.Model, batches: Iterable, training: TrainingConfig, seconds: float = 4.0
+) -> dict[str, float | None]:
+    """Clips a second of the input alone (None if one batch is all there is) and of the training step alone.
 
     The steps run on one batch and are undone: weights, optimizer and seeds are put back.
     """
@@ -254,6 +259,12 @@ def throughput(model: keras.Model, batches: Iterable, training: TrainingConfig, 
     _, model_rate = _clips_per_second(steps, len(x) / repeats, seconds)
     assign(variables, before)
     model.reset_metrics()
+    return {"input": input_rate, "training": model_rate}
+
+
+def speed_line(speed: dict[str, float | None]) -> str:
+    """What `throughput` measured as a line for the terminal, and which part limits."""
+    input_rate, model_rate = speed["input"], speed["training"]
     if input_rate is None:
         return f"speed: training step {model_rate:,.0f} clips/s; one batch is too little to measure the input"
     limit = "the input" if input_rate < model_rate else "the model"

@@ -21,7 +21,7 @@ from data_generator import ClipReader, training_batches
 from errors import UserError
 from model import MODELS, MaxFeatureMap, ModelSpec, load_model, save_model, spoof_logits
 from schedule import Stage, learning_rate, plan_stages
-from training import compile_model, dev_figures, renew_batch_statistics, throughput, train
+from training import compile_model, dev_figures, renew_batch_statistics, speed_line, throughput, train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = FeatureConfig(samples=8_000, window=128, hop=128)  # (63, 65, 1)
@@ -99,7 +99,7 @@ def test_two_epochs_and_two_more_equal_four_bit_for_bit(tables, new_run):
     assert a.keys() == b.keys()
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
-    speed = ["clips_per_second"]
+    speed = ["clips_per_second", "seconds"]
     histories = [pd.read_csv(run / "history.csv").drop(columns=speed) for run in (whole, halves)]
     pd.testing.assert_frame_equal(*histories)
 
@@ -159,11 +159,13 @@ def test_measuring_the_speed_leaves_no_trace(tables):
     config = tiny_config()
     model, _ = compile_model(config)
     before = [np.array(v) for v in [*model.variables, *model.optimizer.variables]]
-    line = throughput(model, training_batches(ClipReader(tables["train"]), config, 0), config.training, seconds=0.1)
+    speed = throughput(model, training_batches(ClipReader(tables["train"]), config, 0), config.training, seconds=0.1)
     after = [np.array(v) for v in [*model.variables, *model.optimizer.variables]]
     for x, y in zip(before, after, strict=True):
         np.testing.assert_array_equal(x, y)
+    line = speed_line(speed)
     assert "input" in line and "clips/s" in line and line.endswith("limits")
+    assert min(speed.values()) > 0
 
 
 def test_a_damaged_training_clip_is_named_once_and_left_out(tables, new_run, tmp_path, capsys):
