@@ -81,10 +81,15 @@ class Prediction(dict):
 
 def predict_audio(model: keras.Model | str | Path, path: str | Path) -> Prediction:
     """Judge one audio file with a Keras model, a model file, a run folder or a shipped detector's name."""
-    if not isinstance(model, keras.Model):
-        file = find_model(model)
-        model = _loaded(file, file.stat().st_mtime_ns)
-    return predict_waveform(model, load_audio(path), str(path))
+    return predict_waveform(as_model(model), load_audio(path), str(path))
+
+
+def as_model(model: keras.Model | str | Path) -> keras.Model:
+    """A Keras model as it is; a model file, run folder or name is loaded, once while the file stays as it is."""
+    if isinstance(model, keras.Model):
+        return model
+    file = find_model(model)
+    return _loaded(file, file.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=4)
@@ -94,29 +99,19 @@ def _loaded(file: Path, _written: int) -> keras.Model:
 
 def predict_waveform(model: keras.Model, waveform: np.ndarray, name: str = "waveform") -> Prediction:
     """Judge a mono float waveform at 16 kHz within [-1, 1], (samples,)."""
-    waveform = np.asarray(waveform)
-    if waveform.ndim != 1 or not len(waveform) or waveform.dtype.kind != "f" or not np.isfinite(waveform).all():
-        raise AudioError(
-            f"{name}: a mono float waveform (samples,) of finite values is needed, got "
-            f"{waveform.dtype} {waveform.shape}; load_audio gives one"
-        )
+    waveform = checked_waveform(waveform, name)
     windows = cut_windows(waveform, input_samples(model))
     logit = float(window_logits(model, windows).mean())
     point = operating_point(model)
-    threshold, (low, high) = point["threshold"], point["uncertain"]
-    prediction = "spoof" if logit >= threshold else "bonafide"
-    llr = log_likelihood_ratio(-logit, point["calibration"]) if point.get("calibration") else -logit
     warnings = quality_warnings(waveform)
     if not point.get("calibration"):
         warnings.append(NO_OPERATING_POINT)
     values = {
         "path": name,
-        "prediction": prediction,
-        "verdict": "uncertain" if low <= logit < high else prediction,
-        "spoof_probability": float(1 / (1 + np.exp(np.clip(llr, -500, 500)))),
+        **judge(logit, point),
         "logit": logit,
-        "threshold": threshold,
-        "uncertain_band": [low, high],
+        "threshold": point["threshold"],
+        "uncertain_band": list(point["uncertain"]),
         "seconds": len(waveform) / SAMPLE_RATE,
         "windows": len(windows),
         "pooling": POOLING,
@@ -124,6 +119,29 @@ def predict_waveform(model: keras.Model, waveform: np.ndarray, name: str = "wave
         "warnings": warnings,
     }
     return Prediction(values, waveform)
+
+
+def checked_waveform(waveform: np.ndarray, name: str) -> np.ndarray:
+    """The waveform, if it is what load_audio would give; `name` is used in the error."""
+    waveform = np.asarray(waveform)
+    if waveform.ndim != 1 or not len(waveform) or waveform.dtype.kind != "f" or not np.isfinite(waveform).all():
+        raise AudioError(
+            f"{name}: a mono float waveform (samples,) of finite values is needed, got "
+            f"{waveform.dtype} {waveform.shape}; load_audio gives one"
+        )
+    return waveform
+
+
+def judge(logit: float, point: dict[str, Any]) -> dict[str, Any]:
+    """Prediction, verdict and spoof probability that an operating point makes of one logit."""
+    low, high = point["uncertain"]
+    prediction = "spoof" if logit >= point["threshold"] else "bonafide"
+    llr = log_likelihood_ratio(-logit, point["calibration"]) if point.get("calibration") else -logit
+    return {
+        "prediction": prediction,
+        "verdict": "uncertain" if low <= logit < high else prediction,
+        "spoof_probability": float(1 / (1 + np.exp(np.clip(llr, -500, 500)))),
+    }
 
 
 def operating_point(model: keras.Model) -> dict[str, Any]:
