@@ -35,7 +35,7 @@ FFT = 1024  # bins of the vocoders' filter responses
 
 
 @cache
-def _bands(count: int, bins: int, corner: float) -> tuple[csr_array, csr_array]:
+def mel_like_bands(count: int, bins: int, corner: float) -> tuple[csr_array, csr_array]:
     """Triangular bands up to 8 kHz, even on log(1 + f / corner): 700 Hz is the mel scale.
 
     Returns what averages bins into bands, (bins, count), and what spreads bands over bins, (count, bins).
@@ -52,7 +52,7 @@ def _bands(count: int, bins: int, corner: float) -> tuple[csr_array, csr_array]:
     return csr_array(average.astype(np.float32)), csr_array(spread.astype(np.float32))
 
 
-def _griffin_lim(
+def griffin_lim(
     magnitude: np.ndarray, size: int, hop: int, samples: int, rounds: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Waveform whose STFT magnitude comes near (time, bins), from random phase."""
@@ -63,13 +63,13 @@ def _griffin_lim(
     return istft(magnitude * phase, size, hop, samples)
 
 
-def _linear_prediction(waveform: np.ndarray, size: int, hop: int, order: int) -> tuple[np.ndarray, np.ndarray]:
+def linear_prediction(waveform: np.ndarray, size: int, hop: int, order: int) -> tuple[np.ndarray, np.ndarray]:
     """Reflection coefficients (time, order) and residual amplitude per sample (time,)."""
     reflection, error = reflection_coefficients(autocorrelation(waveform, size, hop, order + 1))
     return reflection, np.sqrt(error / np.sum(hann(size) ** 2))
 
 
-def _all_pole(reflection: np.ndarray, gain: np.ndarray) -> np.ndarray:
+def all_pole(reflection: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """Frequency responses gain / A(z), (time, FFT // 2 + 1)."""
     return (gain[:, None] / rfft(predictor(reflection), FFT, axis=1)).astype(np.complex64)
 
@@ -77,21 +77,21 @@ def _all_pole(reflection: np.ndarray, gain: np.ndarray) -> np.ndarray:
 def mel_griffin_lim(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """An 80-band mel spectrogram spread back over the bins, phase from a few rounds of Griffin-Lim."""
     size, hop = 1024, 256
-    average, spread = _bands(80, size // 2 + 1, 700.0)
+    average, spread = mel_like_bands(80, size // 2 + 1, 700.0)
     magnitude = np.abs(stft(waveform, size, hop)) @ average @ spread
-    return _griffin_lim(magnitude, size, hop, len(waveform), int(rng.integers(4, 12)), rng)
+    return griffin_lim(magnitude, size, hop, len(waveform), int(rng.integers(4, 12)), rng)
 
 
 def lpc_vocoder(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Linear prediction of order 18-24, excited by perfectly regular pulses or by noise, one or the other."""
     hop = 128
-    reflection, gain = _linear_prediction(waveform, 512, hop, int(rng.integers(18, 25)))
+    reflection, gain = linear_prediction(waveform, 512, hop, int(rng.integers(18, 25)))
     f0 = pitch_track(waveform, hop)
     voiced = hold_to_samples((f0 > 0).astype(np.float32), hop, len(waveform)) > 0.5
     pitch = gaussian_filter1d(continuous_pitch(f0), 2)
     pulses = pulse_train(hold_to_samples(pitch, hop, len(waveform)))
     noise = rng.standard_normal(len(waveform), dtype=np.float32)
-    return time_varying_filter(np.where(voiced, pulses, noise), _all_pole(reflection, gain), hop)
+    return time_varying_filter(np.where(voiced, pulses, noise), all_pole(reflection, gain), hop)
 
 
 def frozen_phase(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -105,7 +105,7 @@ def frozen_phase(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return istft(magnitude * phase, size, hop, len(waveform))
 
 
-def _envelope(waveform: np.ndarray, hop: int, lifter: int) -> np.ndarray:
+def cepstral_envelope(waveform: np.ndarray, hop: int, lifter: int) -> np.ndarray:
     """Magnitude envelope by cepstral smoothing, (time, FFT // 2 + 1), 1 for white noise of unit power."""
     log = np.log(np.abs(stft(waveform, FFT, hop)) / np.sqrt(np.sum(hann(FFT) ** 2)) + 1e-6)
     cepstrum = irfft(log, axis=1)
@@ -117,7 +117,7 @@ def harmonic_noise(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray
     """Harmonics of a smoothed pitch track up to a fixed frequency, shaped noise everywhere else."""
     hop, top = 128, float(rng.uniform(3000, 5000))
     f0 = pitch_track(waveform, hop)
-    envelope = _envelope(waveform, hop, 36)
+    envelope = cepstral_envelope(waveform, hop, 36)
     samples = len(waveform)
     pitch = hold_to_samples(gaussian_filter1d(continuous_pitch(f0), 3), hop, samples)
     voiced = gaussian_filter1d((f0 > 0).astype(np.float32), 1.0)
@@ -146,7 +146,7 @@ def cepstral_griffin_lim(waveform: np.ndarray, rng: np.random.Generator) -> np.n
     lifter = int(rng.integers(130, 200))  # keeps the pitch of higher voices, blurs it for lower ones
     cepstrum[:, lifter : size - lifter + 1] = 0
     magnitude = np.exp(rfft(cepstrum, axis=1).real)
-    return _griffin_lim(magnitude, size, hop, len(waveform), int(rng.integers(6, 16)), rng)
+    return griffin_lim(magnitude, size, hop, len(waveform), int(rng.integers(6, 16)), rng)
 
 
 def channel_vocoder(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -154,7 +154,7 @@ def channel_vocoder(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarra
     hop = 64
     count = int(rng.integers(20, 33))
     power = np.abs(stft(waveform, FFT // 2, hop)) ** 2 / np.sum(hann(FFT // 2) ** 2)
-    level = np.sqrt(power @ _bands(count, FFT // 4 + 1, 300.0)[0])
+    level = np.sqrt(power @ mel_like_bands(count, FFT // 4 + 1, 300.0)[0])
     level = gaussian_filter1d(level, float(rng.uniform(1.0, 2.0)), axis=0)
     f0 = pitch_track(waveform, hop)
     samples = len(waveform)
@@ -163,13 +163,13 @@ def channel_vocoder(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarra
     hiss = rng.standard_normal(samples, dtype=np.float32)
     share = 0.85 * voiced
     source = np.sqrt(share) * buzz + np.sqrt(1 - share) * hiss
-    return time_varying_filter(source, level @ _bands(count, FFT // 2 + 1, 300.0)[1], hop)
+    return time_varying_filter(source, level @ mel_like_bands(count, FFT // 2 + 1, 300.0)[1], hop)
 
 
 def coarse_lpc(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A low-rate coder: order 12-16 every 20 ms, log-area ratios, gain and pitch rounded to a few steps."""
     hop, order = 320, int(rng.integers(12, 17))
-    reflection, gain = _linear_prediction(waveform, 480, hop, order)
+    reflection, gain = linear_prediction(waveform, 480, hop, order)
     step = np.linspace(0.35, 1.0, order)
     ratios = np.round(2 * np.arctanh(np.clip(reflection, -0.995, 0.995)) / step) * step
     decibels = np.round(20 * np.log10(gain + 1e-6) / 2) * 2
@@ -179,7 +179,7 @@ def coarse_lpc(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     centre = np.minimum(np.arange(len(waveform)) // hop, len(f0) - 1)
     buzz = pulse_train(pitch[centre])
     buzz = np.where((f0 > 0)[centre], buzz, rng.standard_normal(len(waveform), dtype=np.float32))
-    return time_varying_filter(buzz, _all_pole(np.tanh(ratios / 2), 10 ** (decibels / 20)), hop)
+    return time_varying_filter(buzz, all_pole(np.tanh(ratios / 2), 10 ** (decibels / 20)), hop)
 
 
 def quantised_spectrogram(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -188,7 +188,7 @@ def quantised_spectrogram(waveform: np.ndarray, rng: np.random.Generator) -> np.
     decibels = 20 * np.log10(np.abs(stft(waveform, size, hop)) + 1e-4)
     thinned = decibels[(np.arange(len(decibels)) // 2) * 2]  # every second frame, held
     magnitude = 10 ** (np.round(thinned / 6) * 6 / 20)
-    return _griffin_lim(magnitude, size, hop, len(waveform), int(rng.integers(1, 3)), rng)
+    return griffin_lim(magnitude, size, hop, len(waveform), int(rng.integers(1, 3)), rng)
 
 
 CHAINS: dict[str, Chain] = {
@@ -209,7 +209,7 @@ CHAINS: dict[str, Chain] = {
 def match_long_term_spectrum(copy: np.ndarray, original: np.ndarray, bands: int = 16) -> np.ndarray:
     """The copy with the original's mean level in broad bands, so that colour and loudness tell nothing."""
     size = 4096
-    average, spread = _bands(bands, size // 2 + 1, 300.0)
+    average, spread = mel_like_bands(bands, size // 2 + 1, 300.0)
 
     def band_power(waveform: np.ndarray) -> np.ndarray:
         spectrum = rfft(centred_frames(waveform, size, size // 2) * hann(size), axis=1)
