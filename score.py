@@ -10,6 +10,7 @@ do; the model's threshold is not meant for it. `--set-threshold`, on clips of a 
 one has none) the threshold, uncertain band and calibration of these scores.
 """
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -53,15 +54,34 @@ def score_table(
     return scores
 
 
-def main() -> int:
-    parser = CommandParser(description="Score a dataset with a trained model.")
+def add_clip_arguments(parser: CommandParser) -> None:
+    """The options by which a command says which model and which clips it is about."""
     add = parser.add_argument
     add("model", help=".keras or .h5 file, run folder, or shipped name")
     add("--data", type=Path, required=True, metavar="DIR", help="dataset, or a CSV of paths and labels")
     add("--split", choices=(*SPLIT_ORDER, "all"), default="all", help="the dataset's own split (%(default)s)")
     add("--limit", type=int, metavar="N", help="about N clips, stratified by class and attack")
-    add("--seed", type=int, default=1, help="of that choice")
+    add("--seed", type=int, default=1, help="of all that is random (%(default)s)")
     add("--allow-missing", action="store_true", help="leave missing files out instead of stopping")
+
+
+def chosen_clips(arguments: argparse.Namespace) -> pd.DataFrame:
+    """The rows those options choose."""
+    table = read_dataset(arguments.data).usable(arguments.allow_missing)
+    if arguments.split != "all":
+        table = table[table["split"] == arguments.split]
+    table = table.reset_index(drop=True)
+    if table.empty:
+        raise UserError(f"{arguments.data}: no clips in split {arguments.split}")
+    if arguments.limit is not None and len(table) > arguments.limit:
+        table = stratified_sample(table, arguments.limit / len(table), arguments.seed)
+    return table
+
+
+def main() -> int:
+    parser = CommandParser(description="Score a dataset with a trained model.")
+    add_clip_arguments(parser)
+    add = parser.add_argument
     add("--score", choices=SCORES, default="spoof-logit", help="what a score is (%(default)s)")
     add("--set-threshold", action="store_true", help="store the threshold of these scores in the model: on a dev set")
     add("--out", type=Path, default=Path("scores.txt"), metavar="FILE", help="the score file (%(default)s)")
@@ -74,14 +94,7 @@ def main() -> int:
     if not arguments.out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}")
     model = load_model(arguments.model)
-    table = read_dataset(arguments.data).usable(arguments.allow_missing)
-    if arguments.split != "all":
-        table = table[table["split"] == arguments.split]
-    table = table.reset_index(drop=True)
-    if table.empty:
-        raise UserError(f"{arguments.data}: no clips in split {arguments.split}")
-    if arguments.limit is not None and len(table) > arguments.limit:
-        table = stratified_sample(table, arguments.limit / len(table), arguments.seed)
+    table = chosen_clips(arguments)
     scores = score_table(model, table, arguments.out, arguments.split, arguments.score)
     print(f"{len(scores):,} scores in {arguments.out}: {SCORES[arguments.score][0]}")
     print("clips of " + ", ".join(f"{split} {count:,}" for split, count in scores["split"].value_counts().items()))

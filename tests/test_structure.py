@@ -21,7 +21,7 @@ LAYERS = (
     "splits rawboost augmentation",
     "backend feature_extraction feature_masks score_files calibration dataset_report demo_speech resynthesis",
     "losses optimizers complexity architectures data_utils demo_corpus evaluate model checkpoint",
-    "data_generator inference training import_weights score recipes experiment compare main",
+    "data_generator inference streaming timeline training import_weights score robustness recipes experiment compare main",
 )
 ORDER = " ".join(LAYERS).split()
 HEAVY = {"keras", "tensorflow", "backend"}  # seconds to import
