@@ -21,7 +21,8 @@ from errors import UserError
 UNLABELLED = -1  # a row of ASVspoof 2021 read without its keys: it can be scored, not trained or evaluated on
 UNKNOWN_ATTACK = "unknown"  # spoof, but the dataset does not say which system made it
 UNKNOWN_SPEAKER = "-"
-ROW_COLUMNS = ("file", "label", "attack", "speaker", "split", "utterance_id")
+UNKNOWN_PAGE = "-"
+ROW_COLUMNS = ("file", "label", "attack", "speaker", "split", "utterance_id", "page")
 
 SPELLINGS = {  # in lower case, without hyphens, underscores and blanks
     **dict.fromkeys(("bonafide", "genuine", "human", "real"), BONAFIDE),
@@ -42,6 +43,7 @@ HEADER_WORDS = {  # per column, the names it goes by; the first that a header ha
     "attack": "attack attack_type attack_id system system_id",
     "speaker": "speaker speaker_id spk",
     "split": "split",
+    "page": "page repo repository",  # where clips come from together: never on both sides of a fair split
     "score": "score cm_score scores",
     "spoof_logit": "spoof_logit",
 }
@@ -179,6 +181,7 @@ def to_rows(path: Path, numbers: Sequence[int], columns: dict[str, Sequence[str]
             "attack": ["-" if k != SPOOF else UNKNOWN_ATTACK if a in ("", "-") else a for k, a in named],
             "speaker": [speaker or UNKNOWN_SPEAKER for speaker in columns.get("speaker", unknown)],
             "utterance_id": utterances,
+            "page": [page or UNKNOWN_PAGE for page in columns.get("page", unknown)],
             "line": numbers,
         }
     )
@@ -265,7 +268,7 @@ def read_columns(path: Path) -> tuple[list[int], dict[str, list[str]]] | None:
 
 
 def read_sheet(path: Path) -> pd.DataFrame:
-    """Read a CSV / TSV with the header path,label[,attack,speaker,split] as ROW_COLUMNS and `line`."""
+    """Read a CSV / TSV with the header path,label[,attack,speaker,split,page] as ROW_COLUMNS and `line`."""
     found = read_columns(path)
     if found is None or "key" not in found[1]:
         header = first_line(path).strip()[:120]

@@ -322,6 +322,14 @@ def test_in_the_wild(tmp_path, inner):
     assert table["speaker"].tolist() == ["Alec Guinness", "Barack Obama"] and set(table["split"]) == {"-"}
 
 
+@pytest.mark.parametrize("header", ["page", "repo"])
+def test_a_csv_names_the_page_of_each_clip(tmp_path, header):
+    sheet = write(tmp_path / "list.csv", [f"path,label,{header}", "a.wav,spoof,site/demo", "b.wav,bonafide,"])
+    assert read_dataset(sheet).table["page"].tolist() == ["site/demo", "-"]
+    write(tmp_path / "set" / "list.csv", ["path,label", "a.wav,spoof", "b.wav,bonafide"])
+    assert read_dataset(tmp_path / "set").table["page"].tolist() == ["-", "-"]
+
+
 def test_csv_with_every_column_and_an_absolute_path(tmp_path):
     away = audio(tmp_path / "away" / "x.flac")
     audio(tmp_path / "set" / "a" / "y.wav")
