@@ -60,5 +60,16 @@ def _import_keras():
     return keras
 
 
+def accelerators() -> list[str]:
+    """Names of the GPUs (on JAX also TPUs) that Keras computes on; none on a CPU."""
+    if keras.backend.backend() == "jax":
+        return [device.device_kind for device in importlib.import_module("jax").devices() if device.platform != "cpu"]
+    if keras.backend.backend() != "tensorflow":
+        return keras.distribution.list_devices("gpu")
+    config = importlib.import_module("tensorflow").config
+    devices = config.list_physical_devices("GPU")
+    return [config.experimental.get_device_details(device).get("device_name", device.name) for device in devices]
+
+
 keras = _import_keras()
 _quieten_loggers()

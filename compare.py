@@ -4,9 +4,9 @@
     python main.py --compare resmax_stft,lcnn_la --data LA --epochs 5
 
 One budget means: the same clips, split and seed (those of the first recipe), one stage of so many epochs, selection by
-dev EER; all else is each recipe's own. A comparison is a folder runs/compare-<key> with compare.csv, compare.png and a
-run folder for each recipe. The key stands for all settings, so the same command goes on where it was stopped, and
-finished runs are not trained again.
+dev EER; all else is each recipe's own. A comparison is a folder runs/compare-<key> with compare.csv, compare.png,
+report.html, which shows both and links to every run's own report, and a run folder for each recipe. The key stands
+for all settings, so the same command goes on where it was stopped, and finished runs are not trained again.
 """
 
 import contextlib
@@ -26,12 +26,16 @@ from checkpoint import read_progress
 from complexity import multiply_adds
 from config import SAMPLE_RATE, Config, feature_config, read_config
 from data_generator import ClipReader
+from demo_corpus import DEMO_FOLDER, NOTICE
 from errors import UserError
 from experiment import carry_out, prepare_tables
+from html_page import Page
 from inference import score_clips
 from model import MODELS, build_network, load_model, parameter_count, read_card
-from plots import comparison_chart
+from plots import comparison_chart, dev_curves
 from recipes import load_recipe, recipe_names, recipe_published
+from run_findings import percent
+from splits import SPLITS
 
 SPEED_CLIPS = 64  # enough to measure how fast a model scores
 
@@ -102,6 +106,7 @@ def compare(configs: list[Config], epochs: int, runs: Path, fresh: bool = False)
             print(f"failed: {error}")
     if rows:
         write_comparison(rows, folder)
+        comparison_page(rows, folder, configs[0], failures)
     for failure in failures:
         print(f"not in the table: {failure}")
     return 1 if failures else 0
@@ -141,6 +146,7 @@ def comparison_row(config: Config, run: Path, tables: dict[str, pd.DataFrame]) -
     low, high = report["intervals"][interval]["eer"]
     return {
         "recipe": config.recipe,
+        "run": run.name,
         **cost(config),
         "epochs": len(history),
         "dev_eer": reports["dev"]["eer"],
@@ -170,7 +176,13 @@ def write_comparison(rows: list[dict[str, Any]], folder: Path) -> None:
     table = pd.DataFrame(rows).sort_values("eer", kind="stable")
     table.to_csv(folder / "compare.csv", index=False)
     comparison_chart(table, folder / "compare.png")
-    shown = pd.DataFrame(
+    print(f"\n{shown_table(table).to_string(index=False)}\n")
+    print(f"comparison  {folder} (report.html; compare.csv also holds the EER of every attack)")
+
+
+def shown_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a comparison that are looked at, as text."""
+    return pd.DataFrame(
         {
             "recipe": table["recipe"],
             "parameters": table["parameters"].map("{:,}".format),
@@ -186,4 +198,80 @@ def write_comparison(rows: list[dict[str, Any]], folder: Path) -> None:
             "score clips/s": table["scoring_clips_per_second"].map("{:,.0f}".format),
         }
     )
-    print(f"\n{shown.to_string(index=False)}\n\ncomparison  {folder} (compare.csv also holds the EER of every attack)")
+
+
+def comparison_page(rows: list[dict[str, Any]], folder: Path, first: Config, failures: list[str]) -> Path:
+    """report.html of a comparison: table, chart, learning curves, and a link to every run's own report."""
+    table = pd.DataFrame(rows).sort_values("eer", kind="stable")
+    names = ", ".join(table["recipe"])
+    page = Page(f"Comparison of {names}", f"Trained on the same clips for {first.training.epochs[0]} epochs each")
+    page.section("Table")
+    page.table(shown_table(table))
+    page.text(" ".join(comparison_findings(table)))
+    for failure in failures:
+        page.text(f"Not in the table: {failure}")
+    page.section("Chart")
+    page.figure(folder / "compare.png", "EER of every system with its interval, and by attack", attack_findings(table))
+    page.section("Learning curves")
+    histories = {row.recipe: pd.read_csv(folder / row.run / "history.csv") for row in table.itertuples()}
+    curves = dev_curves(histories, folder / "dev_curves.png")
+    page.figure(curves, "dev EER of every system by epoch", " ".join(curve_findings(histories)))
+    page.section("Every run")
+    for row in table.itertuples():
+        if (folder / row.run / "report.html").is_file():
+            page.link(f"Report of {row.recipe}", f"{row.run}/report.html")
+        else:
+            page.text(f"{row.recipe} has no report: python report.py {(folder / row.run).as_posix()}")
+    page.section("What was alike")
+    training = first.training
+    page.text(
+        f"Data {first.data or DEMO_FOLDER}, split {training.split} ({SPLITS[training.split]}), seed {training.seed}, "
+        f"share {training.sample:g} of the training clips, one stage of {training.epochs[0]} epochs, the best epoch "
+        "chosen on dev. All else is each recipe's own. A budget this short favours what learns fast."
+    )
+    if first.data is None:
+        page.text(f"The data are the {NOTICE}")
+    return page.write(folder / "report.html")
+
+
+def comparison_findings(table: pd.DataFrame) -> list[str]:
+    """Who leads, and whether the intervals let one say so; `table` from the lowest EER up."""
+    best, split = table.iloc[0], table["split"].iloc[0]
+    sentences = [f"Lowest EER on {split}: {best['recipe']}, {percent(best['eer'])}."]
+    alike = table["recipe"].iloc[1:][table["eer_low"].iloc[1:] <= best["eer_high"]].tolist()
+    behind = [name for name in table["recipe"].iloc[1:] if name not in alike]
+    if alike:
+        sentences.append(f"Its interval overlaps with that of {', '.join(alike)}: the order there may be chance.")
+    if behind:
+        sentences.append(f"Clearly behind: {', '.join(behind)}.")
+    fast = table.loc[table["scoring_clips_per_second"].idxmax()]
+    if fast["recipe"] != best["recipe"]:
+        ratio = fast["scoring_clips_per_second"] / best["scoring_clips_per_second"]
+        sentences.append(f"Fastest at scoring: {fast['recipe']}, {ratio:.1f} times as fast as {best['recipe']}.")
+    order = table.sort_values("dev_eer", kind="stable")["recipe"].iloc[0]
+    if split == "eval" and order != best["recipe"]:
+        sentences.append(f"Dev alone would have chosen {order}.")
+    return sentences
+
+
+def attack_findings(table: pd.DataFrame) -> str:
+    """Whether another system than the best leads on some attack."""
+    attacks = table.set_index("recipe").filter(like="attack_")
+    if attacks.shape[1] < 2 or len(attacks) < 2:
+        return ""
+    leads = attacks.idxmin().value_counts()
+    hardest = attacks.mean().idxmax()
+    led = ", ".join(f"{name} on {count}" for name, count in leads.items())
+    return (
+        f"Lowest EER of {attacks.shape[1]} attacks: {led}. Hardest for all together: "
+        f"{hardest.removeprefix('attack_')}, mean EER {percent(attacks[hardest].mean())}."
+    )
+
+
+def curve_findings(histories: dict[str, pd.DataFrame]) -> list[str]:
+    """Whose best epoch was the last, so that more of them might help."""
+    last = {name: history["dev_eer"].idxmin() == len(history) - 1 for name, history in histories.items()}
+    rising = [name for name, is_last in last.items() if is_last and len(histories[name]) > 1]
+    if rising:
+        return [f"Best in the last epoch, so more epochs may help: {', '.join(rising)}."]
+    return [] if any(last.values()) else ["Every system was best before its last epoch."]

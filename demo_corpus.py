@@ -26,6 +26,7 @@ from demo_speech import Speaker, draw_speaker, record, speak
 from errors import CommandParser, UserError, run_command
 from resynthesis import CHAINS, match_long_term_spectrum
 
+DEMO_FOLDER = Path("demo_corpus")  # where it is written if nobody says otherwise
 VERSION = 2  # raise it with every change that changes the audio: an older corpus is then written anew
 MARKER = "demo_corpus.json"  # written last, so a tree without it is unfinished
 TITLE = "DEMO CORPUS"  # how a later run knows the folder for its own
@@ -268,7 +269,7 @@ def write_demo_corpus(directory: Path, seed: int = 1, scale: float = 1.0, progre
 
 def main(arguments: list[str] | None = None) -> int:
     parser = CommandParser(description="Write a small synthetic corpus in the layout of ASVspoof 2019 LA.")
-    parser.add_argument("directory", nargs="?", type=Path, default=Path("demo_corpus"), metavar="DIR")
+    parser.add_argument("directory", nargs="?", type=Path, default=DEMO_FOLDER, metavar="DIR")
     parser.add_argument("--seed", type=int, default=1, help="same seed, same bytes (default 1)")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of utterances (default 1)")
     options = parser.parse_args(arguments)

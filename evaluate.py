@@ -27,7 +27,6 @@ from score_files import read_asv_scores, read_scores, write_scores
 __all__ = ["evaluate", "format_report", "read_scores", "write_scores"]
 
 REVERSED_AUC = 0.45  # below this, and far outside chance, the scores point the wrong way
-SHOWN_ATTACKS = 26  # rows of the text report: thirteen lines in two columns, one screen in all
 THRESHOLD_HELP = (
     "eer: where this file's own FRR and FAR meet (default); dev-eer: handed over from --dev-scores; 0.5: "
     "spoof probability 0.5, that is logit 0; any other NUMBER: a cm_score, at or below which a trial is spoof"
@@ -103,7 +102,7 @@ def _attack_intervals(
     settings: dict[str, Any],
 ) -> None:
     """Add the 95 % interval of the EER to the hardest attacks: over speakers where they are known, else over trials."""
-    for attack in sorted(per_attack, key=lambda name: -per_attack[name]["eer"])[:SHOWN_ATTACKS]:
+    for attack in metrics.hardest_attacks(per_attack):
         chosen = (labels == BONAFIDE) | (attacks == attack)
         of_chosen = None if speakers is None else speakers[chosen]
         intervals = metrics.bootstrap_intervals(scores[chosen], labels[chosen], speakers=of_chosen, **settings)
@@ -211,9 +210,9 @@ def _interval(report: dict[str, Any], key: str, factor: float, digits: int) -> s
 
 def _attack_lines(per_attack: dict[str, dict[str, float]]) -> list[str]:
     """The table of attacks, in two columns where there are more than eight, the hardest where too many."""
-    if len(per_attack) > SHOWN_ATTACKS:
-        hardest = sorted(per_attack, key=lambda name: -per_attack[name]["eer"])[:SHOWN_ATTACKS]
-        note = f"(the {SHOWN_ATTACKS} hardest of {len(per_attack)} attacks; --json has all)"
+    hardest = metrics.hardest_attacks(per_attack)
+    if len(per_attack) > len(hardest):
+        note = f"(the {len(hardest)} hardest of {len(per_attack)} attacks; --json has all)"
         return [*_attack_lines({name: per_attack[name] for name in hardest}), note]
     head = f"{'attack':<14}{'trials':>7}{'EER %':>8}{'FAR %':>8}"
     cells = [

@@ -18,15 +18,13 @@ from typing import Any
 import pandas as pd
 import psutil
 
-from checkpoint import read_progress
+from checkpoint import Progress, read_progress
 from config import LABELS, Config, read_config, write_json
 from data_utils import read_dataset
-from demo_corpus import write_demo_corpus
+from demo_corpus import DEMO_FOLDER, write_demo_corpus
 from errors import UserError
+from protocols import UNKNOWN_SPEAKER
 from splits import SPLIT_ORDER, split_table, stratified_sample
-
-DEMO_FOLDER = Path("demo_corpus")
-
 
 # ---------------------------------------------------------------- data
 
@@ -118,9 +116,9 @@ def logged(file: Path) -> Iterator[None]:
         yield
 
 
-def environment() -> dict[str, str | None]:
-    """What the numbers of a run depend on beside its config."""
-    from backend import keras
+def environment() -> dict[str, Any]:
+    """What the numbers and the speed of a run depend on beside its config."""
+    from backend import accelerators, keras
 
     packages = ("keras", "tensorflow", "jax", "numpy", "audiomentations", "scipy", "librosa", "soundfile", "soxr", "av")
     return {
@@ -128,8 +126,18 @@ def environment() -> dict[str, str | None]:
         **{name: _version(name) for name in packages},
         "backend": keras.backend.backend(),
         "system": platform.platform(),
+        "processor": f"{processor_name()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB",
+        "accelerators": accelerators(),
         "commit": git_commit(Path(__file__).parent / ".git"),
     }
+
+
+def processor_name() -> str:
+    """The processor as its maker calls it, where the system tells."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text(encoding="utf-8").splitlines() if about.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:
@@ -154,16 +162,17 @@ def git_commit(git: Path) -> str | None:
 # ---------------------------------------------------------------- after training
 
 
-def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path) -> dict:
-    """Score dev and eval with the best model, fix its threshold on dev, write card, metrics and figures."""
+def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path, progress: Progress) -> dict:
+    """Score dev and eval with the best model, fix its threshold on dev, write card, metrics and report."""
     from calibration import operating_point
     from evaluate import evaluate, format_report
     from model import load_model, parameter_count, save_model, set_operating_point
-    from plots import draw_evaluation
     from score import score_table
 
     model = load_model(run / "best.keras")
+    started = time.perf_counter()
     dev = score_table(model, tables["dev"], run / "scores_dev.txt", "dev")
+    scoring = {"clips": len(dev), "seconds": time.perf_counter() - started}
     point = operating_point(dev["score"].to_numpy(), dev["label"].to_numpy())
     set_operating_point(model, point)
     reports = {"dev": evaluate(dev, name=f"{run.name} dev")}
@@ -173,13 +182,11 @@ def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path) -> dict:
         asv_scores = Path(config.asv_scores) if config.asv_scores else None
         options = {"asv_scores": asv_scores, "dev": dev, "threshold": "dev-eer"}
         reports["eval"] = evaluate(scores, name=f"{run.name} eval", **options)
-        draw_evaluation(scores, reports["eval"], run)
         shown = "eval"
     else:
         print("no eval clips of both classes: the figures below are dev's, on which the model was chosen")
         if config.asv_scores is not None:
             print(f"{config.asv_scores} is not used: a t-DCF is computed on eval only")
-        draw_evaluation(dev, reports["dev"], run)
     counts = {
         name: {label: int((rows["label"] == i).sum()) for i, label in enumerate(LABELS)}
         for name, rows in tables.items()
@@ -195,7 +202,10 @@ def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path) -> dict:
             "dataset": tables["train"]["dataset"].iloc[0],
             "clips": counts,
             "attacks": {name: sorted(set(rows["attack"]) - {"-"}) for name, rows in tables.items()},
+            "speakers": {name: len(set(rows["speaker"]) - {UNKNOWN_SPEAKER}) for name, rows in tables.items()},
+            "split_note": tables["train"].attrs.get("split_note"),
         },
+        "training": {"best": progress.best, "speed": progress.speed, "scoring": scoring},
         "metrics": reports,
         "environment": environment(),
         "licence": "MIT for code and weights; the training data keep their own licences",
@@ -203,7 +213,22 @@ def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path) -> dict:
     save_model(model, run / "best.keras", card)
     print(f"\n{format_report(reports[shown])}\n")
     write_json(run / "metrics.json", reports)  # its presence says that the run is complete
+    leave_report(run, pd.concat(tables.values()))
     return reports
+
+
+def leave_report(run: Path, clips: pd.DataFrame) -> None:
+    """Figures and report.html of a run that is complete: what goes wrong here costs the report and no more."""
+    from report import write_report
+
+    again = f"`python report.py {run}` makes the report"
+    try:
+        write_report(run, clips)
+    except (UserError, OSError) as error:
+        print(f"no report: {error}; the run is complete, {again}")
+    except KeyboardInterrupt:
+        print(f"\nthe run is complete; {again}")
+        raise
 
 
 # ---------------------------------------------------------------- all of it
@@ -234,6 +259,8 @@ def carry_out(
             print(f"paused after epoch {progress.epoch}; the same command without --stop-after goes on")
             return None
         print(f"best epoch {progress.best['epoch']}, dev EER {100 * progress.best['dev_eer']:.2f} %; measuring")
-        measure(config, tables, run)
+        measure(config, tables, run, progress)
+        if (run / "report.html").is_file():
+            print(f"report      {run / 'report.html'}")
         print(f"run folder  {run}  ({(time.monotonic() - started) / 60:.1f} minutes)")
     return run

@@ -11,7 +11,11 @@ Everything given as text is shown as it is; no markup passes through.
 import base64
 import html
 import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -33,6 +37,7 @@ figure { margin: 1rem 0; } figcaption { margin-top: .3rem; } img { max-width: 10
 th, td { padding: .2rem .6rem; text-align: left; border-bottom: 1px solid #e3e3e3; vertical-align: top; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 pre { background: #f5f5f5; padding: .6rem .8rem; overflow-x: auto; font-size: .85rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 0 1.4rem; }
 audio { display: block; width: 100%; max-width: 26rem; height: 2.2rem; }
 @media print { nav, audio { display: none; } figure, tr { break-inside: avoid; } }
 """
@@ -58,6 +63,24 @@ class Page:
     def preformatted(self, text: str) -> None:
         self.parts.append(f"<pre>{html.escape(text)}</pre>")
 
+    def link(self, text: str, target: str) -> None:
+        """A link to a file beside the page, given relative to it."""
+        self.parts.append(f'<p><a href="{html.escape(quote(target))}">{html.escape(text)}</a></p>')
+
+    @contextmanager
+    def side_by_side(self) -> Iterator[None]:
+        """What is added meanwhile stands in columns, one alone on a narrow screen."""
+        self.parts.append('<div class="grid">')
+        yield
+        self.parts.append("</div>")
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is added meanwhile stays one piece in the columns of `side_by_side`."""
+        self.parts.append("<div>")
+        yield
+        self.parts.append("</div>")
+
     def figure(self, picture: Figure | Path, description: str, finding: str = "") -> None:
         """A figure or a PNG file; `description` stands in for who cannot see it, `finding` below it."""
         data = picture.read_bytes() if isinstance(picture, Path) else png_bytes(picture)
@@ -68,7 +91,7 @@ class Page:
         )
 
     def table(self, table: pd.DataFrame) -> None:
-        """The rows of a table, without its index; floats keep four significant digits."""
+        """The rows of a table, without its index; floats keep four significant digits, a text can be a number too."""
         head = "".join(f"<th>{html.escape(str(name))}</th>" for name in table.columns)
         rows = ("".join(map(_cell, row)) for row in table.itertuples(index=False, name=None))
         body = "".join(f"<tr>{row}</tr>" for row in rows)
@@ -87,7 +110,7 @@ class Page:
     def write(self, path: Path) -> Path:
         """Write the page; the folder is made if need be."""
         path = Path(path)
-        links = "".join(
+        links = " ".join(
             f'<a href="#section-{number}">{html.escape(name)}</a>' for number, name in enumerate(self.sections, 1)
         )
         title = html.escape(self.title)
@@ -113,4 +136,5 @@ def _cell(value: object) -> str:
         return f'<td class="number">{value:,}</td>'
     if isinstance(value, float | np.floating):
         return f'<td class="number">{"" if np.isnan(value) else f"{value:.4g}"}</td>'
-    return f"<td>{html.escape(str(value))}</td>"
+    kind = ' class="number"' if re.fullmatch(r"-?[\d,.]+( %)?", str(value)) else ""
+    return f"<td{kind}>{html.escape(str(value))}</td>"

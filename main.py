@@ -7,8 +7,8 @@
 
 The same command goes on with a run that was interrupted; `--config runs/<run>/config.json` repeats a finished
 one. A run folder holds config.json, log.txt, history.csv, learning_curves.png, tensorboard/, last.npz (the
-state to resume from), best.keras with its card best.json, the score files of dev and eval, metrics.json and
-the figures.
+state to resume from), best.keras with its card best.json, the score files of dev and eval, metrics.json,
+the figures and report.html, which shows all of it.
 """
 
 import argparse

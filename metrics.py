@@ -19,6 +19,7 @@ from config import BONAFIDE, LABELS, SPOOF
 from errors import UserError
 
 P_SPOOF, P_TARGET, P_NONTARGET = 0.05, 0.9405, 0.0095  # priors of every ASVspoof edition
+SHOWN_ATTACKS = 26  # thirteen lines of text in two columns, or one figure: one screen in all
 
 
 class ErrorCurves(NamedTuple):
@@ -220,6 +221,11 @@ def threshold_metrics(scores: ArrayLike, labels: ArrayLike, threshold: float, ba
             "f1": _ratio(2 * hits, truth + called),
         }
     return metrics
+
+
+def hardest_attacks(per_attack: Mapping[str, Mapping[str, Any]], count: int = SHOWN_ATTACKS) -> list[str]:
+    """The attacks of highest EER, from `per_attack` of an evaluation, the hardest first."""
+    return sorted(per_attack, key=lambda name: -per_attack[name]["eer"])[:count]
 
 
 def _runs(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 Every function takes plain arrays or tables and a path; figure_style.py says how figures look.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
@@ -24,14 +25,16 @@ from figure_style import (
     LINE_STYLES,
     ORANGE,
     SKY,
+    YELLOW,
     curve_style,
     figure_with_axes,
     new_figure,
     save_figure,
     tidy,
 )
-from metrics import auc, compute_eer, error_curves
+from metrics import auc, compute_eer, error_curves, hardest_attacks
 
+NO_LINE_BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
 DET_TICKS = (0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95, 0.99)
 Trials = Mapping[str, tuple[ArrayLike, ArrayLike]]  # name -> (cm_scores, labels)
 
@@ -114,21 +117,77 @@ def score_histogram(
 
 
 def confusion_matrix(confusion: Mapping[str, Mapping[str, int]], path: Path, title: str = "Decisions") -> Path:
-    """Counts and row shares of truth against verdict, from the `confusion` of `threshold_metrics`."""
+    """Truth against verdict, from the `confusion` of `threshold_metrics`: all trials, and both classes weighted alike.
+
+    On the right each class makes half of the set: the shares of a class stay, the shares of all do not.
+    """
     counts = np.array([[confusion[truth][verdict] for verdict in LABELS] for truth in LABELS])
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    figure, axes = figure_with_axes(5.4, 4.6)
-    axes.grid(False)
+    shares = counts / counts.sum(axis=1, keepdims=True)  # of the true class
+    figure = new_figure(8.6, 4.4)
+    as_is, balanced = figure.subplots(1, 2, sharey=True)
+    as_is_text = [f"{n:,}\n{100 * share:.2f} %" for n, share in zip(counts.flat, shares.flat, strict=True)]
+    accuracy = 100 * np.trace(counts) / counts.sum()
+    _matrix(as_is, shares, as_is_text, f"as it is: {accuracy:.2f} % right", "count, share of the true class")
+    balanced_text = [f"{50 * share:.2f} %" for share in shares.flat]
+    accuracy = 50 * np.trace(shares)
+    image = _matrix(balanced, shares, balanced_text, f"balanced: {accuracy:.2f} % right", "share of all")
+    as_is.set_ylabel("truth")
+    figure.suptitle(title)
+    figure.colorbar(image, ax=[as_is, balanced], label="share of the true class (%)", shrink=0.8)
+    return save_figure(figure, path)
+
+
+def _matrix(axes: Axes, shares: np.ndarray, texts: list[str], title: str, what: str) -> AxesImage:
+    """Two by two cells, coloured by the share of the true class."""
     image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
-    for (row, column), count in np.ndenumerate(counts):
-        share = shares[row, column]
-        colour = "white" if share > 0.55 else "black"
-        text = f"{count:,}\n{100 * share:.2f} %"
+    for (row, column), text in zip(np.ndindex(2, 2), texts, strict=True):
+        colour = "white" if shares[row, column] > 0.55 else "black"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=13)
     axes.set_xticks([0, 1], CLASS_NAMES)
     axes.set_yticks([0, 1], CLASS_NAMES)
-    axes.set(xlabel="called", ylabel="truth", title=title)
-    figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.85)
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel(f"called ({what})")
+    return image
+
+
+def attack_bars(
+    per_attack: Mapping[str, Mapping[str, Any]],
+    eer: float,
+    path: Path,
+    title: str = "EER of every attack",
+    trained_on: Collection[str] | None = None,
+) -> Path:
+    """EER of every attack with its interval, the hardest on top; told apart by whether training knew them."""
+    names = hardest_attacks(per_attack)
+    figure, axes = figure_with_axes(7.0, 1.7 + 0.34 * len(names))
+    known = set(names if trained_on is None else trained_on)
+    kinds = [
+        ("every attack" if trained_on is None else "attack of the training data", SKY, "", known),
+        ("attack that training never heard", YELLOW, "///", set(names) - known),
+    ]
+    for label, colour, hatch, members in kinds:
+        places = [place for place, name in enumerate(names) if name in members]
+        if places:
+            values = [100 * per_attack[names[place]]["eer"] for place in places]
+            fill = to_rgba(colour, 0.6)
+            axes.barh(places, values, height=0.6, color=fill, edgecolor=colour, hatch=hatch, label=label)
+    furthest = 100 * eer
+    for place, name in enumerate(names):
+        value = per_attack[name]["eer"]
+        low, high = per_attack[name].get("eer_interval", (value, value))
+        if high > low:
+            reach = 100 * np.array([[max(value - low, 0)], [max(high - value, 0)]])
+            axes.errorbar(100 * value, place, xerr=reach, fmt="none", ecolor=BLACK, capsize=3, linewidth=1.2)
+        beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"{100 * value:.1f}", (100 * max(value, high), place), **beside, fontsize=9, bbox=NO_LINE_BEHIND)
+        furthest = max(furthest, 100 * value, 100 * high)
+    axes.axvline(
+        100 * eer, color=BLACK, linestyle="--", linewidth=1.2, zorder=2, label=f"all attacks: {100 * eer:.1f} %"
+    )
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set(xlim=(0, 1.15 * max(1.0, furthest)), xlabel="EER against all bona fide clips (%)", title=title)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return save_figure(figure, path)
 
 
@@ -169,7 +228,8 @@ def learning_curves(history: pd.DataFrame, path: Path) -> Path:
         if "learning_rate" in columns:
             axes.set_yscale("log")
         if "dev_eer" in columns:
-            best = history["dev_eer"].astype(float).idxmin()
+            keys = [name for name in ("dev_eer", "dev_loss") if name in history]  # among equal EERs the loss decides
+            best = history.sort_values(keys, kind="stable").index[0]
             epoch, eer = history.loc[best, "epoch"], 100 * history.loc[best, "dev_eer"]
             axes.plot(epoch, eer, "*", color=BLACK, markersize=11, label=f"best: {eer:.2f} %, epoch {epoch}")
             axes.set_ylim(bottom=0)
@@ -182,12 +242,17 @@ def learning_curves(history: pd.DataFrame, path: Path) -> Path:
     return save_figure(figure, path)
 
 
-def draw_evaluation(table: pd.DataFrame, report: Mapping[str, Any], folder: Path) -> list[Path]:
-    """DET, ROC, histogram and confusion matrix of a table of scores and the report `evaluate` gave of it."""
+def draw_evaluation(
+    table: pd.DataFrame, report: Mapping[str, Any], folder: Path, trained_on: Collection[str] | None = None
+) -> list[Path]:
+    """DET, ROC, histogram, confusion matrix and, of several, attacks of scores and the report `evaluate` gave of them.
+
+    `trained_on` are the attacks of the training data, where they are known.
+    """
     scores, labels = table["score"].to_numpy(dtype=np.float64), table["label"].to_numpy()
     trials = {"all": (scores, labels)}
-    hardest = sorted(report["per_attack"], key=lambda attack: -report["per_attack"][attack]["eer"])[:3]
-    for attack in hardest if len(report["per_attack"]) > 1 else []:
+    several = len(report["per_attack"]) > 1
+    for attack in hardest_attacks(report["per_attack"], 3) if several else []:
         chosen = (labels == BONAFIDE) | (table["attack"].astype(str).to_numpy() == attack)
         trials[attack] = scores[chosen], labels[chosen]
     decision = report["decision"]
@@ -196,12 +261,32 @@ def draw_evaluation(table: pd.DataFrame, report: Mapping[str, Any], folder: Path
         thresholds["decision threshold"] = decision["threshold"]
     folder = Path(folder)
     title = f"Decisions at score {decision['threshold']:.3g}"
-    return [
+    drawn = [
         det_curve(trials, folder / "det.png"),
         roc_curve(trials, folder / "roc.png"),
         score_histogram(scores, labels, folder / "scores.png", thresholds),
         confusion_matrix(decision["confusion"], folder / "confusion.png", title),
     ]
+    if several:
+        bars = folder / "attacks.png"
+        drawn.append(attack_bars(report["per_attack"], report["eer"], bars, trained_on=trained_on))
+    return drawn
+
+
+def dev_curves(histories: Mapping[str, pd.DataFrame], path: Path) -> Path:
+    """Dev EER by epoch of several named runs, the best epoch of each marked."""
+    figure, axes = figure_with_axes(7.0, 4.4)
+    for number, (name, history) in enumerate(histories.items()):
+        eer = 100 * history["dev_eer"].to_numpy(dtype=np.float64)
+        best = int(np.argmin(eer))
+        style = curve_style(number)
+        axes.plot(history["epoch"], eer, marker="o", markersize=3.5, label=f"{name}: best {eer[best]:.2f} %", **style)
+        axes.plot(history["epoch"].iloc[best], eer[best], "*", color=style["color"], markersize=13)
+    axes.set(xlabel="epoch", ylabel="dev EER (%)", title="Dev EER while training (star: best epoch)")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return save_figure(figure, path)
 
 
 def comparison_chart(table: pd.DataFrame, path: Path) -> Path:

@@ -333,6 +333,20 @@ def test_many_attacks_are_cut_to_the_hardest_in_the_text_alone() -> None:
     assert len(text.splitlines()) <= 40
 
 
+@pytest.mark.parametrize("speakers", [True, False])
+def test_every_attack_has_the_interval_of_its_own_trials(speakers: bool) -> None:
+    table = _random_table()
+    rng = np.random.default_rng(3)
+    table["speaker"] = rng.choice(["s1", "s2", "s3", "s4", "s5"], len(table)) if speakers else "-"
+    report = ev.evaluate(table, bootstrap=50, seed=4)
+    for attack, row in report["per_attack"].items():
+        part = table[(table["label"] == 0) | (table["attack"] == attack)]
+        kind = {"speakers": part["speaker"]} if speakers else {}
+        alone = metrics.bootstrap_intervals(part["score"], part["label"], replicates=50, seed=4, **kind)
+        assert row["eer_interval"] == alone["eer"]
+    assert all("eer_interval" not in row for row in ev.evaluate(table, bootstrap=0)["per_attack"].values())
+
+
 def test_report_without_speakers_says_so() -> None:
     report = ev.evaluate(_random_table().drop(columns=["speaker", "attack"]), bootstrap=10)
     assert "speakers" not in report["intervals"]
@@ -379,7 +393,7 @@ def test_command_line(tmp_path: Path) -> None:
     assert "EER %" in text.stdout
     assert "A09" in text.stdout
     drawn = sorted(p.name for p in (tmp_path / "plots").iterdir())
-    assert drawn == ["confusion.png", "det.png", "roc.png", "scores.png"]
+    assert drawn == ["attacks.png", "confusion.png", "det.png", "roc.png", "scores.png"]
     as_json = _run(path, "--bootstrap", 20, "--json")
     report = json.loads(as_json.stdout)
     expected = ev.evaluate(ev.read_scores(path), name=str(path), bootstrap=20)

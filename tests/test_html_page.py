@@ -42,8 +42,15 @@ def test_page_is_whole_and_shows_text_as_text(tmp_path: Path) -> None:
     page.text(HOSTILE)
     page.preformatted(HOSTILE)
     page.figure(clip_figure(waveform, np.zeros((60, 513))), HOSTILE, HOSTILE)
-    page.table(pd.DataFrame({HOSTILE: [HOSTILE], "clips": [12_345], "eer": [0.123456], "ok": [True], "n": [np.nan]}))
-    page.audio(waveform, HOSTILE)
+    page.table(
+        pd.DataFrame(
+            {HOSTILE: [HOSTILE], "clips": [12_345], "eer": [0.123456], "ok": [True], "n": [np.nan], "p": ["26.40 %"]}
+        )
+    )
+    assert '<td class="number">26.40 %</td>' in page.parts[-1]
+    with page.side_by_side(), page.together():
+        page.audio(waveform, HOSTILE)
+    page.link(HOSTILE, 'runs/a "b"/report.html')
     text = page.write(tmp_path / "new" / "report.html").read_text(encoding="utf-8")
 
     parsed = Balance()
@@ -52,15 +59,15 @@ def test_page_is_whole_and_shows_text_as_text(tmp_path: Path) -> None:
     assert "<script" not in text
     sources = [attributes["src"] for _, attributes in parsed.seen if attributes.get("src")]
     assert all(source.startswith("data:") for source in sources)  # nothing is loaded from elsewhere
-    assert not re.search(r'(src|href)="(?!data:|#)', text)
+    assert not re.search(r'src="(?!data:)|href="(?!#)(?!runs/a%20%22b%22/report.html")', text)
     heard, rate = soundfile.read(io.BytesIO(base64.b64decode(sources[-1].split(",")[1])))
     assert rate == 16_000
     np.testing.assert_allclose(heard, waveform, atol=2**-15)
     assert base64.b64decode(sources[0].split(",")[1]).startswith(b"\x89PNG")
-    for cell in ("12,345", "0.1235", "yes"):
+    for cell in ("12,345", "0.1235", "yes", "26.40 %"):
         assert f">{cell}</td>" in text
     links = [attributes["href"] for tag, attributes in parsed.seen if tag == "a"]
-    assert [f'id="{link[1:]}"' in text for link in links] == [True]
+    assert [f'id="{link[1:]}"' in text for link in links] == [True, False]  # a section, and the file beside the page
 
 
 def test_unwritable_report_is_one_line(tmp_path: Path) -> None:

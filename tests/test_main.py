@@ -61,6 +61,7 @@ def test_a_run_folder_is_complete(run_folder):
     files = {p.name for p in run_folder.iterdir()}
     expected = "config.json log.txt history.csv learning_curves.png tensorboard last.npz best.keras best.json"
     expected += " scores_dev.txt scores_eval.txt metrics.json det.png roc.png scores.png confusion.png"
+    expected += " attacks.png attacks_dev.png report.html"
     assert files == set(expected.split())
 
 

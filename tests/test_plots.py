@@ -59,8 +59,39 @@ def test_draw_evaluation(tmp_path: Path) -> None:
     attack = np.where(labels == 0, "-", np.where(np.arange(len(labels)) % 2, "A01", "A02"))
     table = pd.DataFrame({"score": scores, "label": labels, "attack": attack, "utterance_id": range(len(labels))})
     drawn = plots.draw_evaluation(table, evaluate(table, threshold="0.5", bootstrap=0), tmp_path)
-    assert [path.name for path in drawn] == ["det.png", "roc.png", "scores.png", "confusion.png"]
+    assert [path.name for path in drawn] == ["det.png", "roc.png", "scores.png", "confusion.png", "attacks.png"]
     assert all(_pixels(path).shape[0] > 300 for path in drawn)
+
+
+def test_attack_bars_tell_new_attacks_from_known_ones(tmp_path: Path) -> None:
+    rows = {f"A{k:02}": {"eer": 0.01 * k, "eer_interval": (0.0, 0.02 * k)} for k in range(1, 31)}
+    drawn = {
+        name: plots.attack_bars(rows, 0.1, tmp_path / f"{name}.png", trained_on=known)
+        for name, known in {"unknown": None, "all": list(rows), "some": ["A29"], "none": []}.items()
+    }
+    pale = {"known": "#99d2f2", "new": "#f0c466"}  # bars are drawn at 60 %
+    seen = {name: (_shows(path, pale["known"]), _shows(path, pale["new"])) for name, path in drawn.items()}
+    assert seen == {"unknown": (True, False), "all": (True, False), "some": (True, True), "none": (False, True)}
+    rows = {name: {"eer": row["eer"]} for name, row in rows.items()}  # a run measured without intervals
+    assert _shows(plots.attack_bars(rows, 0.1, tmp_path / "bare.png"), pale["known"])
+
+
+def test_the_balanced_matrix_is_that_of_equal_classes(tmp_path: Path) -> None:
+    few = {"bonafide": {"bonafide": 9, "spoof": 1}, "spoof": {"bonafide": 300, "spoof": 700}}
+    equal = {"bonafide": {"bonafide": 900, "spoof": 100}, "spoof": {"bonafide": 300, "spoof": 700}}
+    pictures = [_pixels(plots.confusion_matrix(c, tmp_path / f"{i}.png")) for i, c in enumerate((few, equal))]
+    halves = [picture[:, : picture.shape[1] // 2] for picture in pictures], [p[:, p.shape[1] // 2 :] for p in pictures]
+    assert not np.array_equal(*halves[0])
+    np.testing.assert_array_equal(*halves[1])
+
+
+def test_the_best_epoch_is_the_one_the_loss_prefers_among_equal_ones(tmp_path: Path, monkeypatch) -> None:
+    history = _history(3).assign(dev_eer=[0.3, 0.1, 0.1], dev_loss=[0.9, 0.5, 0.4])
+    told = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: told.append(figure))
+    plots.learning_curves(history, tmp_path / "x.png")
+    labels = [text for axes in told[0].axes for text in axes.get_legend_handles_labels()[1]]
+    assert "best: 10.00 %, epoch 3" in labels
 
 
 def _history(epochs: int = 6) -> pd.DataFrame:
