@@ -1,0 +1,304 @@
+"""Where in time and frequency a verdict comes from, and whether that is true.
+
+    python explain.py clip.wav more.mp3 folder/ --model runs/... [--method M] [--out DIR]
+    python explain.py --check DATASET --model runs/... [--split eval] [--limit N] [--seed S]
+
+    from explain import explain
+    explanation = explain(model, load_audio("clip.wav"))
+    explanation.relevance           # (frames, bins) in logits: positive speaks for spoof, negative for bona fide
+
+For every file a figure and the strongest regions as JSON go to the folder of --out. `--check` asks over a set of
+clips whether removing what a method names changes the logit more than removing something else, and whether it finds
+a stretch of recorded speech that was re-synthesised (faithfulness.py); the answer is a table and check.html.
+The methods are in relevance.py, what "removed" means in sound_cells.py. An explanation is about one window of the
+model's input length, the first one or that from `start` on; a shorter clip is explained in its own time.
+"""
+
+import base64
+import html
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from audio import load_audio
+from backend import keras
+from clip_plots import explanation_figure
+from config import LABELS, SAMPLE_RATE, FeatureConfig
+from data_utils import read_dataset
+from errors import AudioError, CommandParser, UserError, run_command
+from faithfulness import check_methods, deletion_curves, summary
+from feature_extraction import log_stft
+from figure_style import CLASS_NAMES, png_bytes, save_figure
+from html_page import Page
+from inference import checked_waveform, find_audio, input_samples, operating_point
+from model import load_model
+from relevance import DEFAULT_METHOD, METHODS, clip_logits, find_method, reason_against
+from sound_cells import CELL_HERTZ, CELL_SECONDS, SoundCells
+from splits import SPLIT_ORDER, stratified_sample
+
+REGIONS = 3  # that are named
+DENSER = 4.0  # a region's cells hold more than this many times the average evidence
+CHECK_CLIPS = 40
+HOW_TO_READ = (
+    "Named regions are the cells (64 ms x 250 Hz) that a method says speak most for the verdict; they are turned "
+    "down to the clip's background noise. Random regions are the same shapes at other places. The loudest cells "
+    "show how far one gets by removing where the sound is, without any explanation."
+)
+ABOUT_SEGMENTS = (
+    "In recorded clips one stretch was re-synthesised, at the same level and joined by cross-fades; counted are the "
+    "clips that the model then calls spoof. If the evidence is where the trace is, its share inside is above the "
+    "share of time, and the AUC of the frames above 0.5."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What made the logit of one window: relevance per cell, figure, strongest regions."""
+
+    name: str
+    method: str
+    logit: float  # of this window
+    threshold: float  # that makes a verdict of it
+    start: float  # seconds into the clip at which the window begins
+    waveform: np.ndarray  # (samples,) of the window, without repetitions
+    time: np.ndarray  # (frames,) seconds into the clip, the middle of each cell
+    frequency: np.ndarray | None  # (bins,) Hz; None if the method gives time only
+    relevance: np.ndarray  # (frames, bins) or (frames, 1), logits: positive = for spoof, negative = for bona fide
+
+    @property
+    def label(self) -> int:
+        """The verdict on this window, for which evidence is named: 1 spoof, 0 bona fide."""
+        return int(self.logit >= self.threshold)
+
+    def regions(self, count: int = REGIONS) -> list[dict[str, Any]]:
+        """The rectangles that hold most of the evidence for the verdict, strongest first, none over another.
+
+        `seconds` and `hertz` (None without frequency) from and to, `share` of all evidence for the verdict.
+        """
+        evidence = np.maximum(self.relevance if self.label else -self.relevance, 0)
+        if not evidence.any():
+            return []
+        excess = evidence - DENSER * evidence.mean()
+        regions = []
+        while len(regions) < count:
+            rows, columns = heaviest_rectangle(excess)
+            if excess[rows, columns].sum() <= 0:
+                break
+            seconds = np.array([rows.start, rows.stop]) * CELL_SECONDS
+            ends = self.start + np.minimum(seconds, len(self.waveform) / SAMPLE_RATE)
+            hertz = None if self.frequency is None else [columns.start * CELL_HERTZ, columns.stop * CELL_HERTZ]
+            share = float(evidence[rows, columns].sum() / evidence.sum())
+            regions.append({"seconds": [round(float(end), 3) for end in ends], "hertz": hertz, "share": share})
+            excess[rows, columns] = -evidence.sum()  # taken
+        return regions
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {LABELS[self.label]}  logit {self.logit:+.3f} (threshold {self.threshold:+.3f})  "
+            f"{self.sentence()}"
+        )
+
+    def sentence(self) -> str:
+        """Where the evidence for the verdict is, in words."""
+        if not (regions := self.regions()):
+            return f"nothing in this window speaks for {CLASS_NAMES[self.label]}"
+        named = "; ".join(f"{_where(region)} ({100 * region['share']:.0f} %)" for region in regions)
+        return f"evidence for {CLASS_NAMES[self.label]}: {named}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the JSON file holds."""
+        return {
+            "path": self.name,
+            "method": self.method,
+            "prediction": LABELS[self.label],
+            "logit": self.logit,
+            "threshold": self.threshold,
+            "window_seconds": [self.start, self.start + len(self.waveform) / SAMPLE_RATE],
+            "regions": self.regions(),
+        }
+
+    def figure(self) -> Figure:
+        """Waveform, spectrogram with the relevance over it, relevance over time."""
+        spectrogram = log_stft(self.waveform, FeatureConfig(samples=len(self.waveform)))[..., 0]
+        title = f"{CLASS_NAMES[self.label]}, logit {self.logit:+.2f}   ({self.method.replace('_', ' ')})"
+        return explanation_figure(self.waveform, spectrogram, self.relevance, CELL_SECONDS, self.start, title)
+
+    def _repr_html_(self) -> str:
+        encoded = base64.b64encode(png_bytes(self.figure())).decode()
+        return (
+            f"<p>{html.escape(str(self))}</p>"
+            f'<img alt="waveform, spectrogram with relevance, relevance over time" '
+            f'src="data:image/png;base64,{encoded}">'
+        )
+
+
+def _where(region: dict[str, Any]) -> str:
+    seconds = f"{region['seconds'][0]:.1f}-{region['seconds'][1]:.1f} s"
+    if region["hertz"] is None:
+        return seconds
+    low, high = (f"{hertz / 1000:.3g}" for hertz in region["hertz"])
+    return f"{seconds}, {low}-{high} kHz"
+
+
+def heaviest_rectangle(values: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the rectangle with the greatest sum in (rows, columns); exact."""
+    before = np.pad(values.cumsum(axis=1), ((0, 0), (1, 0)))
+    low, high = np.triu_indices(values.shape[1] + 1, k=1)
+    sums = np.pad((before[:, high] - before[:, low]).cumsum(axis=0), ((1, 0), (0, 0)))  # (rows + 1, pairs)
+    gain = sums[1:] - np.minimum.accumulate(sums[:-1], axis=0)
+    row, pair = np.unravel_index(gain.argmax(), gain.shape)
+    first = int(sums[: row + 1, pair].argmin())
+    return slice(first, int(row) + 1), slice(int(low[pair]), int(high[pair]))
+
+
+def explain(
+    model: keras.Model | str | Path,
+    waveform: np.ndarray,
+    method: str | None = None,
+    start: float = 0.0,
+    name: str = "waveform",
+) -> Explanation:
+    """Explain the logit of one window of a mono float waveform (samples,) at 16 kHz, from `start` seconds on."""
+    if not isinstance(model, keras.Model):
+        model = load_model(model)
+    waveform = checked_waveform(waveform, name)
+    method, relevance = find_method(model, method)
+    samples, first = input_samples(model), round(start * SAMPLE_RATE)
+    last = max(0, len(waveform) - samples)
+    if not 0 <= first <= last:
+        raise UserError(
+            f"{name}: start {start:g} s; a window of the model begins between 0 and {last / SAMPLE_RATE:g} s"
+        )
+    sound = SoundCells(waveform[first : first + samples])
+    values = relevance(model, sound)
+    return Explanation(
+        name=name,
+        method=method,
+        logit=float(clip_logits(model, [waveform[first : first + samples]])[0]),
+        threshold=operating_point(model)["threshold"],
+        start=first / SAMPLE_RATE,
+        waveform=waveform[first : first + samples],
+        time=first / SAMPLE_RATE + sound.time,
+        frequency=sound.frequency if values.shape[1] > 1 else None,
+        relevance=values,
+    )
+
+
+# ---------------------------------------------------------------- the command
+
+
+def explain_files(model: keras.Model, files: list[Path], method: str | None, start: float, folder: Path) -> int:
+    """A figure, a JSON file and a line for every file; 1 if one could not be explained."""
+    failures, used = [], set()  # names of figures: two folders may hold a clip of the same name
+    for path in files:
+        try:
+            explanation = explain(model, load_audio(path), method, start, str(path))
+        except AudioError as error:
+            failures.append(error)
+            continue
+        stem = path.stem if path.stem not in used else f"{path.stem}_{len(used) + 1}"
+        used.add(stem)
+        target = folder / f"{stem}.png"
+        save_figure(explanation.figure(), target)
+        text = json.dumps(explanation.to_dict(), indent=1, ensure_ascii=False)
+        target.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+        print(f"{explanation}\n  {target}")
+    if failures:
+        print(f"{len(failures)} of {len(files)} files could not be explained:", file=sys.stderr)
+        for error in failures:
+            print(f"  {error}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def check_dataset(
+    model: keras.Model, dataset: Path, split: str, methods: list[str], limit: int, seed: int, folder: Path
+) -> Path:
+    """Run both tests of faithfulness.py on clips of a dataset; print the findings and write check.html."""
+    data = read_dataset(dataset).usable(allow_missing=True)
+    rows = data if split == "all" else data[data["split"] == split]
+    if rows.empty:
+        raise UserError(f"{dataset}: no clips in split {split}")
+    if len(rows) > limit:
+        rows = stratified_sample(rows.reset_index(drop=True), limit / len(rows), seed)
+    failures: list[AudioError] = []
+    checks = check_methods(model, _clips(rows, failures), methods, seed)
+    for error in failures:
+        print(f"left out: {error}", file=sys.stderr)
+    if not checks[0].named:
+        raise UserError(f"{dataset}: none of {len(rows)} clips could be read; the first: {failures[0]}")
+    table = summary(checks)
+    findings = [check.finding() for check in checks if check.method in methods]
+    print(table.to_string(index=False, na_rep=""))
+    print("\n".join(findings))
+
+    page = Page(f"Explanations of {model.name}", f"{dataset}, split {split}: {len(checks[0].named)} clips, seed {seed}")
+    page.section("Removing what is named")
+    page.text(HOW_TO_READ)
+    curves = deletion_curves(checks)
+    page.figure(curves, "cells removed against the change of the logit, by method", " ".join(findings))
+    page.section("Known segments")
+    page.text(ABOUT_SEGMENTS)
+    page.section("Table")
+    page.table(table)
+    refused = {name: reason_against(model, name) for name in METHODS if name not in methods}
+    for name, reason in refused.items():
+        if reason:
+            page.text(f"{name} does not fit this model: {reason}.")
+    return page.write(folder / "check.html")
+
+
+def _clips(rows: pd.DataFrame, failures: list[AudioError]) -> Iterator[tuple[np.ndarray, int]]:
+    for row in tqdm(rows.itertuples(), "clips", len(rows), leave=False, disable=None):
+        try:
+            yield load_audio(row.path), row.label
+        except AudioError as error:
+            failures.append(error)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = CommandParser(description="Where in time and frequency a verdict comes from, and whether that is true.")
+    add = parser.add_argument
+    add("files", nargs="*", metavar="FILE_OR_DIR", help="audio to explain")
+    add("--model", required=True, help=".keras or .h5 file, run folder, or shipped name")
+    add("--method", metavar="M", help=f"one of {', '.join(METHODS)} ({DEFAULT_METHOD}; --check: all that fit)")
+    add("--start", type=float, metavar="S", help="seconds into the file at which the window begins (0)")
+    add("--out", type=Path, default=Path("explanations"), metavar="DIR", help="figures and reports (%(default)s)")
+    add("--check", type=Path, metavar="DATASET", help="test the methods on a dataset instead")
+    add("--split", choices=(*SPLIT_ORDER, "all"), help="of --check: the dataset's own split (all)")
+    add("--limit", type=int, metavar="N", help=f"of --check: about N clips, by class and attack ({CHECK_CLIPS})")
+    add("--seed", type=int, help="of --check: of that choice and of the random regions (1)")
+    options = parser.parse_args(argv)
+
+    if bool(options.files) == bool(options.check):
+        raise UserError("give audio files to explain, or --check DATASET")
+    of_check = {name: getattr(options, name) for name in ("split", "limit", "seed")}
+    if options.files and (useless := [name for name, value in of_check.items() if value is not None]):
+        raise UserError(f"--{useless[0]} belongs to --check")
+    if options.check and options.start is not None:
+        raise UserError("--start is for files; --check looks at the first window of every clip")
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"--limit {options.limit}: must be 1 or more")
+    files = find_audio(options.files)
+    model = load_model(options.model)
+    if options.files:
+        return explain_files(model, files, options.method, options.start or 0.0, options.out)
+    if options.method:
+        methods = [find_method(model, options.method)[0]]
+    else:
+        methods = [name for name in METHODS if reason_against(model, name) is None]
+    split, limit = options.split or "all", options.limit or CHECK_CLIPS
+    seed = 1 if options.seed is None else options.seed
+    print(check_dataset(model, options.check, split, methods, limit, seed, options.out))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

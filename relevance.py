@@ -1,0 +1,245 @@
+"""Ways to say which cells of time and frequency made a detector's logit, each as one function.
+
+    relevance = METHODS["smooth_gradient"](model, SoundCells(waveform))     # (rows, columns), in logits
+
+smooth_gradient       the logit's gradient by the share of every cell that is there, averaged over clips in which each
+                      cell has a share of its own, drawn from 0 (background) to 1: what a cell adds whatever else is
+                      there (the Banzhaf value of a game of cells; SmoothGrad's idea, with sounds for noise).
+occlusion             hides a patch at a time and looks what the logit loses. Needs nothing but the model's output;
+                      a patch's change is shared evenly among its cells, and averaged over the patches of a cell.
+integrated_gradients  the same gradient, averaged on the straight way from the background alone to the whole clip
+                      (Sundararajan et al., ICML 2017). Its sum is the logit of the clip minus the background's.
+gradient              the same gradient at the clip as it is (gradient x input): one step, noisier.
+grad_cam              what the clip adds to its background in the last layer that is still a picture, times the
+                      logit's gradient there, element by element (HiResCAM, Draelos & Carin 2020; Grad-CAM's mean
+                      over the picture is wrong for heads that know places, as ResMax's does). As coarse as that
+                      layer. On cepstra time alone.
+
+Positive speaks for spoof, negative for bona fide. Occlusion and the gradients ask about the sound (sound_cells.py)
+and so fit every model that takes a waveform; Grad-CAM asks about the network's picture and needs one. A clip shorter
+than the model's input is repeated, as for a verdict; all its repetitions are edited, and count, together.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from itertools import islice
+
+import numpy as np
+
+from audio import fit_length
+from backend import keras
+from config import SAMPLE_RATE, FeatureConfig
+from errors import UserError
+from feature_extraction import CQT_BINS_PER_OCTAVE, CQT_LOWEST_HZ, FrontEnd, front_end_layer
+from inference import input_samples, window_logits
+from sound_cells import SoundCells
+
+PATCH = (6, 4)  # rows and columns of an occlusion: 0.4 s x 1 kHz, moved by half
+STEPS = DRAWS = 16  # gradients that are averaged
+AT_ONCE = 8  # waveforms through a gradient
+
+Method = Callable[[keras.Model, SoundCells], np.ndarray]
+
+
+def clip_logits(model: keras.Model, clips: Iterable[np.ndarray]) -> np.ndarray:
+    """Logits (n,) of clips that fit into the model's input, repeated until they fill it."""
+    samples = input_samples(model)
+    parts = [window_logits(model, [fit_length(clip, samples) for clip in some]) for some in _batches(clips, 32)]
+    return np.concatenate(parts)
+
+
+def _batches(items: Iterable[np.ndarray], count: int) -> Iterator[list[np.ndarray]]:
+    items = iter(items)
+    while some := list(islice(items, count)):
+        yield some
+
+
+# ---------------------------------------------------------------- the methods
+
+
+def occlusion(model: keras.Model, sound: SoundCells) -> np.ndarray:
+    """What the logit loses when a patch around a cell is hidden, per cell (rows, columns)."""
+    (rows, columns), (height, width) = sound.shape, PATCH
+    patches = [
+        (slice(max(0, top), top + height), slice(max(0, left), left + width))
+        for top in range(-height // 2, rows, height // 2)
+        for left in range(-width // 2, columns, width // 2)
+    ]
+
+    def hide(patch: tuple[slice, slice]) -> np.ndarray:
+        hidden = np.zeros(sound.shape, bool)
+        hidden[patch] = True
+        return sound.without(hidden)
+
+    lost = clip_logits(model, [sound.with_share(1.0)]) - clip_logits(model, map(hide, patches))
+    total, times = np.zeros(sound.shape), np.zeros(sound.shape)
+    for patch, change in zip(patches, lost, strict=True):
+        total[patch] += change / total[patch].size
+        times[patch] += 1
+    return total / times
+
+
+def smooth_gradient(model: keras.Model, sound: SoundCells, draws: int = DRAWS) -> np.ndarray:
+    """What each cell (rows, columns) adds on average, the other cells being there in part, by random shares."""
+    rng = np.random.default_rng(0)  # the same clip is always explained the same
+    return _mean_gradient(model, sound, (rng.random(sound.shape, dtype=np.float32) for _ in range(draws)))
+
+
+def integrated_gradients(model: keras.Model, sound: SoundCells, steps: int = STEPS) -> np.ndarray:
+    """Each cell's part (rows, columns) of the logit's way from the background to the clip."""
+    return _mean_gradient(model, sound, (np.arange(steps) + 0.5) / steps)
+
+
+def gradient(model: keras.Model, sound: SoundCells) -> np.ndarray:
+    """The logit's gradient by the share of every cell (rows, columns), at the clip as it is."""
+    return _mean_gradient(model, sound, [1.0])
+
+
+def _mean_gradient(model: keras.Model, sound: SoundCells, shares: Iterable[np.ndarray | float]) -> np.ndarray:
+    hearing, samples = _hearing(model), input_samples(model)
+    total, count = np.zeros(sound.samples), 0
+    for some in _batches(map(sound.with_share, shares), AT_ONCE):
+        windows = np.stack([fit_length(clip, samples) for clip in some])
+        by_window = logit_gradient(hearing, windows).sum(axis=0)  # (samples,)
+        repeated = np.pad(by_window, (0, -samples % sound.samples)).reshape(-1, sound.samples)
+        total += repeated.sum(axis=0)
+        count += len(some)
+    # samples depend on shares by a fixed linear map, so the mean of the gradients may be taken before it
+    return sound.relevance(total / count)
+
+
+def grad_cam(model: keras.Model, sound: SoundCells) -> np.ndarray:
+    """What is added to the network's last picture x gradient, spread over (rows, columns), or (rows, 1) on cepstra."""
+    front, before, after = _cut_at_last_picture(model)
+    windows = np.stack([fit_length(sound.with_share(share), input_samples(model)) for share in (1.0, 0.0)])
+    activation = keras.ops.convert_to_numpy(before(front(windows)))  # (2, time, frequency, channels)
+    added = activation[:1] - activation[1:]
+    parts = (added * logit_gradient(after, activation[:1])).sum(axis=-1)[0]
+    hertz = picture_hertz(front.features)
+    if hertz is None:
+        parts = parts.sum(axis=1, keepdims=True)
+    return _on_cells(parts, hertz, input_samples(model), sound)
+
+
+METHODS: dict[str, Method] = {
+    method.__name__: method for method in (smooth_gradient, occlusion, integrated_gradients, gradient, grad_cam)
+}
+DEFAULT_METHOD = "smooth_gradient"
+
+
+def find_method(model: keras.Model, name: str | None = None) -> tuple[str, Method]:
+    """A method by name, the default without one; refused with the reason if it does not fit the model."""
+    name = name or DEFAULT_METHOD
+    if name not in METHODS:
+        raise UserError(f"unknown method {name!r}; valid: {', '.join(METHODS)}")
+    if reason := reason_against(model, name):
+        raise UserError(f"{name} does not fit {model.name}: {reason}; occlusion fits every model")
+    return name, METHODS[name]
+
+
+def reason_against(model: keras.Model, name: str) -> str | None:
+    """Why a method does not fit a model, as its structure and Keras' backend say; None if it does."""
+    if name != "occlusion" and keras.backend.backend() not in ("tensorflow", "jax"):
+        return f"gradients are taken on TensorFlow and JAX, not on {keras.backend.backend()}"
+    if name != "grad_cam":
+        return None
+    front, network = _parts(model)
+    if front is None:
+        return "its front end is not known"
+    if front.features.kind == "raw":
+        return "it reads raw samples, and the axes of its inner pictures are its own"
+    if network is None or not _pictures(network):
+        return "it has no layer with a picture (time, frequency, channels) inside"
+    return None
+
+
+# ---------------------------------------------------------------- the model's structure
+
+
+def _hearing(model: keras.Model) -> keras.Model:
+    """The model as it takes a waveform: a network of (250, 513, 1) gets its log-STFT in front."""
+    if len(model.input_shape) == 2:
+        return model
+    return _with_front_end(model)
+
+
+@lru_cache(maxsize=2)
+def _with_front_end(network: keras.Model) -> keras.Model:
+    waveform = keras.Input((FeatureConfig().samples,), name="waveform")
+    features = front_end_layer(FeatureConfig())(waveform)
+    return keras.Model(waveform, network(features), name=network.name)
+
+
+def _parts(model: keras.Model) -> tuple[FrontEnd | None, keras.Model | None]:
+    """The front end and the network within a model, as far as it has them."""
+    layers = _hearing(model).layers
+    front = next((layer for layer in layers if isinstance(layer, FrontEnd)), None)
+    return front, next((layer for layer in layers if isinstance(layer, keras.Model)), None)
+
+
+def _pictures(network: keras.Model) -> list[keras.KerasTensor]:
+    """Outputs (b, time, frequency, channels) of the network's layers, in order."""
+    outputs = [layer.output for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
+    shapes = [getattr(output, "shape", ()) for output in outputs]  # a layer may give a list
+    return [o for o, shape in zip(outputs, shapes, strict=True) if len(shape) == 4 and max(shape[1:3]) > 1]
+
+
+@lru_cache(maxsize=2)  # new models are new graphs
+def _cut_at_last_picture(model: keras.Model) -> tuple[FrontEnd, keras.Model, keras.Model]:
+    """The front end, the network up to its last picture, and from there to the logit."""
+    front, network = _parts(model)
+    picture = _pictures(network)[-1]
+    return front, keras.Model(network.input, picture), keras.Model(picture, network.output)
+
+
+def picture_hertz(features: FeatureConfig) -> np.ndarray | None:
+    """Frequency of every bin of a front end's picture; None for cepstra and samples."""
+    if features.kind == "log_stft":
+        return np.arange(features.window // 2 + 1) * SAMPLE_RATE / features.window
+    if features.kind == "mel":
+        import librosa  # slow to import: only for those who use mel
+
+        return librosa.mel_frequencies(features.mel_bands + 2, fmin=0, fmax=SAMPLE_RATE / 2)[1:-1]
+    if features.kind == "cqt":
+        return CQT_LOWEST_HZ * 2.0 ** (np.arange(features.cqt_bins) / CQT_BINS_PER_OCTAVE)
+    return None
+
+
+def _on_cells(parts: np.ndarray, hertz: np.ndarray | None, samples: int, sound: SoundCells) -> np.ndarray:
+    """A coarse map (time, frequency) over a window of `samples` spread over a clip's cells.
+
+    The repetitions of a short clip are added up. Cells above the picture's highest frequency get nothing.
+    """
+    clip, window = sound.samples / SAMPLE_RATE, samples / SAMPLE_RATE
+    values = parts.size
+    if hertz is not None:
+        place = (np.interp(sound.frequency, hertz, np.arange(len(hertz))) + 0.5) / len(hertz)
+        parts = _resampled(parts, place) * (sound.frequency - sound.frequency[0] <= hertz[-1])
+    moments = [sound.time + start for start in np.arange(0, window, clip)]
+    cells = sum(_resampled(parts.T, at / window).T * (at < window)[:, None] for at in moments)
+    return cells * values / cells.size * clip / window  # a value is divided among its cells
+
+
+def _resampled(rows: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Every row (n,) at places (m,) given as share of its length, linearly between the middles of its values."""
+    at = place * rows.shape[1] - 0.5
+    return np.stack([np.interp(at, np.arange(rows.shape[1]), row) for row in rows])
+
+
+def logit_gradient(model: keras.Model, inputs: np.ndarray) -> np.ndarray:
+    """Gradient of every logit by its own input, of the shape of the inputs (b, ...); knows the backends."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        values = np.asarray(jax.grad(lambda x: model(x, training=False).sum())(jax.numpy.asarray(inputs)))
+    else:
+        import tensorflow as tf
+
+        x = tf.convert_to_tensor(inputs)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = tf.reduce_sum(model(x, training=False))
+        values = tape.gradient(total, x).numpy()
+    if not np.isfinite(values).all():
+        raise UserError(f"the gradient of {model.name} is not finite for this clip; take the method occlusion")
+    return values

@@ -1,0 +1,400 @@
+"""Explanations name what a detector listens to: shown on detectors that listen to a known place and to nothing else."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import contract
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import explain as command
+import faithfulness
+import relevance
+from backend import keras
+from clip_plots import explanation_figure
+from config import SAMPLE_RATE, FeatureConfig
+from errors import UserError, run_command
+from explain import explain, heaviest_rectangle
+from faithfulness import LOUDEST, Check, check_methods, move_region, named_regions, resynthesise_segment
+from feature_extraction import front_end_layer
+from model import MODELS, SpoofLogit, build_model, save_model
+from relevance import METHODS, find_method, reason_against
+from resynthesis import CHAINS
+from sound_cells import CELL_HERTZ, CELL_SECONDS, SoundCells
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SECONDS = 2.0
+SAMPLES = int(SECONDS * SAMPLE_RATE)
+REGION = {"seconds": (0.6, 1.2), "hertz": (2000.0, 4000.0)}  # that the known detectors listen to
+CHEAP = {"smooth_gradient": {"draws": 1}, "integrated_gradients": {"steps": 1}}
+HEAVY = {"resmax_wide", "resnet50", "rawnet2", "aasist", "aasist_l", "res_efficient_cnn", "res2net50", "resmax_gap"}
+HEAVY |= {"se_res2net50_thin", "lcnn"}
+
+
+def known_picture(sign: float = 1.0, features: FeatureConfig | None = None) -> keras.Model:
+    """A detector whose logit is the mean log power in REGION, and which is deaf outside."""
+    features = features or FeatureConfig("log_stft", SAMPLES)
+    front = front_end_layer(features)
+    shape = front.compute_output_shape((None, features.samples))[1:]
+    frames = np.arange(shape[0]) / shape[0] * SECONDS
+    hertz = np.linspace(0, SAMPLE_RATE / 2, shape[1])
+    heard = np.outer(within(frames, "seconds"), within(hertz, "hertz")).astype(np.float32)
+    inputs = keras.Input(shape, name="features")
+    x = keras.layers.Conv2D(1, 1, kernel_initializer="ones")(inputs)
+    outputs = keras.layers.Dense(1, name="logit")(keras.layers.Flatten()(x))
+    network = keras.Model(inputs, outputs, name="known")
+    kernel = sign * heard.reshape(-1, 1) / heard.sum()
+    network.get_layer("logit").set_weights([kernel, np.array([sign * 6.0], np.float32)])
+    return whole(network, front, features)
+
+
+def known_samples(sign: float = 1.0) -> keras.Model:
+    """A detector on raw samples whose logit is the mean absolute sample in REGION's seconds."""
+    features = FeatureConfig("raw", SAMPLES)
+    first, last = (round(end * SAMPLE_RATE) for end in REGION["seconds"])
+    inputs = keras.Input((SAMPLES, 1), name="features")
+    x = keras.layers.Cropping1D((first, SAMPLES - last))(inputs)
+    x = keras.layers.GlobalAveragePooling1D()(keras.layers.Activation(keras.ops.abs)(x))
+    network = keras.Model(inputs, keras.layers.Dense(1, name="logit")(x), name="known_raw")
+    network.get_layer("logit").set_weights([np.array([[40.0 * sign]]), np.array([-0.5 * sign])])
+    return whole(network, front_end_layer(features), features)
+
+
+def whole(network: keras.Model, front: keras.layers.Layer, features: FeatureConfig) -> keras.Model:
+    waveform = keras.Input((features.samples,), name="waveform")
+    return keras.Model(waveform, SpoofLogit()(network(front(waveform))), name=network.name)
+
+
+def within(values: np.ndarray, axis: str) -> np.ndarray:
+    low, high = REGION[axis]
+    return (values >= low) & (values < high)
+
+
+def clip(seed: int = 0, seconds: float = SECONDS) -> np.ndarray:
+    """Noise at one level for most of the time, with pauses all over at a hundredth of it: no place is louder."""
+    rng = np.random.default_rng(seed)
+    count = round(seconds * SAMPLE_RATE)
+    loud = np.repeat(np.arange(count // 1600 + 1) % 4 != 0, 1600)[:count]
+    return (0.1 * np.where(loud, 1, 0.01) * rng.standard_normal(count)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def picture() -> keras.Model:
+    return known_picture()
+
+
+@pytest.fixture(scope="module")
+def samples() -> keras.Model:
+    return known_samples()
+
+
+# ---------------------------------------------------------------- sound cells
+
+
+def test_a_clip_with_all_its_cells_is_the_clip() -> None:
+    for seconds in (0.1, 0.73, 2.0):
+        waveform = clip(1, seconds)
+        sound = SoundCells(waveform)
+        np.testing.assert_allclose(sound.with_share(1.0), waveform, atol=1e-6)
+        assert sound.shape == (len(sound.time), len(sound.frequency))
+        assert sound.time[0] > 0 and sound.time[-1] < seconds
+
+
+@pytest.mark.parametrize("cell", [(0, 0), (7, 5), (-1, -1)])
+def test_relevance_of_a_linear_score_is_what_removing_a_cell_costs(cell: tuple[int, int]) -> None:
+    waveform = clip(2, 1.03)
+    sound = SoundCells(waveform)
+    weights = np.random.default_rng(3).standard_normal(len(waveform)).astype(np.float32)
+    hidden = np.zeros(sound.shape, bool)
+    hidden[cell] = True
+    lost = weights @ (sound.with_share(1.0) - sound.without(hidden))
+    assert lost == pytest.approx(sound.relevance(weights)[cell], rel=1e-3, abs=1e-4)
+
+
+def test_a_removed_region_sounds_like_the_clips_pauses_and_the_rest_is_left_alone() -> None:
+    waveform = clip(4)
+    sound = SoundCells(waveform)
+    hidden = np.zeros(sound.shape, bool)
+    hidden[10:20] = True  # 0.64 to 1.28 s at all frequencies
+    edited = sound.without(hidden)
+    removed, pauses = (np.sqrt(np.mean(part**2)) for part in (edited[11_300:19_400], waveform[100:1500]))
+    assert 0.5 < removed / pauses < 2
+    np.testing.assert_allclose(edited[: 9 * 1024], waveform[: 9 * 1024], atol=1e-6)
+    np.testing.assert_allclose(edited[21 * 1024 :], waveform[21 * 1024 :], atol=1e-6)
+
+
+# ---------------------------------------------------------------- a known detector is explained to what it hears
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_what_a_detector_hears_is_named(picture: keras.Model, method: str, sign: float) -> None:
+    explanation = explain(picture if sign > 0 else known_picture(-1.0), clip(), method)
+    inside = np.outer(within(explanation.time, "seconds"), within(explanation.frequency, "hertz"))
+    relevance = explanation.relevance
+    # a patch reaches two cells past the region, a frame of 64 ms one
+    rows, columns = (np.convolve(part, np.ones(7), "same") > 0 for part in (inside.any(1), inside.any(0)))
+    near = np.outer(rows, columns)
+    assert np.abs(relevance[near]).sum() > 0.95 * np.abs(relevance).sum()
+    assert np.abs(relevance[inside]).mean() > 20 * np.abs(relevance[~near]).mean()
+    assert np.sign(relevance.sum()) == sign  # sound here raises, or lowers, the logit
+    over_time = np.abs(relevance.sum(axis=1))
+    assert explanation.time[over_time > over_time.max() / 10].min() > REGION["seconds"][0] - 0.3
+
+
+@pytest.mark.parametrize("method", ["smooth_gradient", "occlusion", "integrated_gradients", "gradient"])
+def test_what_a_raw_detector_hears_is_named(samples: keras.Model, method: str) -> None:
+    explanation = explain(samples, clip(), method)
+    over_time = explanation.relevance.sum(axis=1)
+    near = (explanation.time > REGION["seconds"][0] - 0.25) & (explanation.time < REGION["seconds"][1] + 0.25)
+    assert np.abs(over_time[near]).sum() > 0.95 * np.abs(over_time).sum()
+    assert over_time.sum() > 0
+
+
+def test_the_strongest_region_is_the_one_that_is_heard(picture: keras.Model) -> None:
+    explanation = explain(picture, clip())
+    assert explanation.label == 1
+    (first, *_) = explanation.regions()
+    assert np.abs(np.subtract(first["seconds"], REGION["seconds"])).max() < 0.15
+    assert np.abs(np.subtract(first["hertz"], REGION["hertz"])).max() <= 2 * CELL_HERTZ
+    assert first["share"] > 0.7
+    assert "evidence for spoof: " in str(explanation) and "kHz" in str(explanation)
+
+
+def test_integrated_gradients_add_up_to_the_logit_over_the_background(picture: keras.Model) -> None:
+    sound = SoundCells(clip())
+    there, background = relevance.clip_logits(picture, [sound.with_share(1.0), sound.with_share(0.0)])
+    total = relevance.integrated_gradients(picture, sound, steps=64).sum()
+    assert total == pytest.approx(there - background, rel=0.05)
+
+
+def test_a_short_clip_is_explained_in_its_own_time(picture: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relevance, "PATCH", (2, 8))
+    short = clip(5, 1.0)  # heard twice: the region of 0.6 to 1.2 s is its end and its beginning
+    for method in METHODS:
+        explanation = explain(picture, short, method)
+        assert explanation.time[-1] < 1.0
+        over_time = np.abs(explanation.relevance.sum(axis=1))
+        heard = (explanation.time > 0.6) | (explanation.time < 0.2)
+        assert over_time[heard].mean() > 4 * over_time[(explanation.time > 0.35) & (explanation.time < 0.45)].mean()
+
+
+def test_a_later_window_is_explained_in_the_time_of_the_clip(picture: keras.Model) -> None:
+    long = clip(6, 5.0)
+    explanation = explain(picture, long, "gradient", start=2.0)
+    np.testing.assert_allclose(explanation.relevance, explain(picture, long[32_000:64_000], "gradient").relevance)
+    assert explanation.time[0] == pytest.approx(2.0 + CELL_SECONDS / 2)
+    assert 2.5 < explanation.regions()[0]["seconds"][0] < 2.75
+    with pytest.raises(UserError, match="begins between 0 and 3 s"):
+        explain(picture, long, start=3.5)
+
+
+def test_cepstra_have_no_frequency_for_grad_cam(picture: keras.Model) -> None:
+    explanation = explain(known_picture(features=FeatureConfig("lfcc", SAMPLES)), clip(), "grad_cam")
+    assert explanation.frequency is None and explanation.relevance.shape == (len(explanation.time), 1)
+    assert explanation.regions()[0]["hertz"] is None
+    assert explanation.figure().axes
+
+
+def test_methods_that_do_not_fit_say_why(samples: keras.Model) -> None:
+    with pytest.raises(UserError, match="grad_cam does not fit known_raw: it reads raw samples"):
+        explain(samples, clip(), "grad_cam")
+    with pytest.raises(UserError, match="unknown method 'magic'; valid: smooth_gradient, occlusion"):
+        explain(samples, clip(), "magic")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in MODELS]
+)
+def test_every_network_can_be_explained(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relevance, "PATCH", (16, 32))
+    keras.utils.set_random_seed(1)
+    model = build_model(contract.small(name))
+    model(contract.clips()[0], training=True)  # batch statistics of its own
+    sound = SoundCells(contract.clips()[0][0])
+    for method in METHODS:
+        if method == "grad_cam" and MODELS[name].front_end == "raw":
+            assert reason_against(model, method)
+            continue
+        values = find_method(model, method)[1](model, sound, **CHEAP.get(method, {}))
+        alone = method == "grad_cam" and MODELS[name].front_end == "lfcc"
+        assert values.shape == (sound.shape[0], 1 if alone else sound.shape[1])
+        assert np.isfinite(values).all() and np.abs(values).max() > 0, method
+
+
+def test_a_network_without_front_end_is_explained_as_it_is_heard() -> None:
+    keras.utils.set_random_seed(1)
+    model = build_model(contract.Config(model="simple_cnn", features=FeatureConfig()))
+    network, waveform = model.get_layer("simple_cnn"), clip(7)
+    for method in ("gradient", "grad_cam"):
+        expected = explain(model, waveform, method).relevance
+        np.testing.assert_allclose(explain(network, waveform, method).relevance, expected, rtol=1e-3, atol=1e-6)
+
+
+# ---------------------------------------------------------------- the tests of explanations can tell good from bad
+
+
+def checked(model: keras.Model, monkeypatch: pytest.MonkeyPatch, wrong: Callable | None = None) -> Check:
+    if wrong is not None:
+        monkeypatch.setitem(METHODS, "gradient", wrong)
+    clips = [(clip(seed), 1) for seed in range(6)]
+    return check_methods(model, clips, ["gradient"])[0]
+
+
+def test_a_right_explanation_beats_random_regions(picture: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = checked(picture, monkeypatch)
+    assert (check.advantage() > 1).all()
+    assert "more than random regions do" in check.finding()
+
+
+@pytest.mark.parametrize("kind", ["random", "wrong sign", "shifted"])
+def test_a_wrong_explanation_is_found_out(kind: str, picture: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    right, rng = METHODS["gradient"], np.random.default_rng(0)
+    wrong = {
+        "random": lambda model, sound: rng.standard_normal(sound.shape),
+        "wrong sign": lambda model, sound: -right(model, sound),
+        "shifted": lambda model, sound: np.roll(right(model, sound), 16, axis=1),
+    }[kind]
+    check = checked(picture, monkeypatch, wrong)
+    assert check.advantage().mean() < 0.5
+    if kind != "random":
+        assert "do not" in check.finding()
+
+
+def test_regions_grow_and_keep_their_shape_when_moved() -> None:
+    rng = np.random.default_rng(0)
+    regions = named_regions(rng.standard_normal((30, 32)))
+    assert [int(region.sum()) for region in regions] == [round(s * 960) for s in faithfulness.SHARES]
+    assert all((larger >= smaller).all() for smaller, larger in pairwise(regions))
+    moved = move_region(regions[2], rng)
+    assert moved.sum() == regions[2].sum() and not (moved == regions[2]).all()
+    assert sorted(moved.sum(axis=1)) == sorted(regions[2].sum(axis=1))
+
+
+def test_only_the_segment_is_resynthesised(speech_like: Callable) -> None:
+    waveform = (0.2 * speech_like(2.5)).astype(np.float32)
+    edited, (start, end) = resynthesise_segment(waveform, CHAINS["lpc_vocoder"], np.random.default_rng(2))
+    assert 0.3 * 2.5 <= end - start <= 0.45 * 2.5 + 1e-3
+    inside = slice(round(start * SAMPLE_RATE) + 400, round(end * SAMPLE_RATE) - 400)
+    outside = np.ones(len(waveform), bool)
+    outside[inside.start - 800 : inside.stop + 800] = False
+    np.testing.assert_array_equal(edited[outside], waveform[outside])
+    power = [np.mean(sound[inside] ** 2) for sound in (edited, waveform)]
+    assert 0.7 < power[0] / power[1] < 1.4
+    assert np.abs(edited[inside] - waveform[inside]).max() > 0.01
+
+
+def test_the_known_segment_measures_where_evidence_lies() -> None:
+    sound, check = SoundCells(clip()), Check("m")
+    right = np.outer((sound.time > 0.5) & (sound.time < 1.0), np.ones(32)).astype(float)
+    for values in (right - 0.1, 0.1 - right):
+        faithfulness._locate(sound, values, (0.5, 1.0), check)
+    assert check.inside == [1.0, 0.0] and check.auc == [1.0, 0.0]
+    assert check.length[0] == pytest.approx(0.25, abs=0.03)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 10_000))
+def test_the_heaviest_rectangle_is_the_heaviest(rows: int, columns: int, seed: int) -> None:
+    values = np.random.default_rng(seed).integers(-5, 6, (rows, columns)).astype(float)
+    best = max(
+        values[a:b, c:d].sum()
+        for a in range(rows)
+        for b in range(a + 1, rows + 1)
+        for c in range(columns)
+        for d in range(c + 1, columns + 1)
+    )
+    assert values[heaviest_rectangle(values)].sum() == best
+
+
+# ---------------------------------------------------------------- figure and command
+
+
+def test_the_figure_shows_both_signs_and_the_notebook_gets_it(picture: keras.Model) -> None:
+    explanation = explain(picture, clip(), "gradient")
+    labels = {axes.get_ylabel() for axes in explanation.figure().axes}
+    assert {"amplitude", "frequency (kHz)", "logits a frame", "logits a cell"} <= labels
+    assert "data:image/png;base64," in explanation._repr_html_()
+    nothing = explanation_figure(clip(), np.zeros((10, 5)), np.zeros((32, 32)), CELL_SECONDS)
+    assert nothing.axes
+
+
+@pytest.fixture
+def folder(tmp_path: Path, picture: keras.Model) -> Path:
+    save_model(picture, tmp_path / "known.keras", {"model": "known"})
+    for number, label in enumerate(["bonafide", "spoof"] * 3):
+        path = tmp_path / "data" / label / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, clip(number), SAMPLE_RATE)
+    return tmp_path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    return run_command(lambda: command.main([str(word) for word in words]))
+
+
+def test_files_are_explained_and_a_bad_one_is_reported(folder: Path, monkeypatch, capsys) -> None:
+    (folder / "bad.wav").write_bytes(b"")
+    files = [folder / "data" / "spoof" / "1.wav", folder / "bad.wav", folder / "data" / "spoof" / "3.wav"]
+    options = ["--model", folder / "known.keras", "--method", "gradient", "--out", folder / "out"]
+    assert run(monkeypatch, *files, *options) == 1
+    printed = capsys.readouterr()
+    assert printed.out.count("evidence for spoof: ") == 2 and "bad.wav: empty file" in printed.err
+    assert (folder / "out" / "1.png").read_bytes().startswith(b"\x89PNG")
+    written = json.loads((folder / "out" / "3.json").read_text(encoding="utf-8"))
+    assert written["prediction"] == "spoof" and written["regions"][0]["share"] > 0.5
+
+
+def test_a_check_writes_its_report(folder: Path, monkeypatch, capsys) -> None:
+    options = ["--model", folder / "known.keras", "--method", "gradient", "--out", folder / "out"]
+    assert run(monkeypatch, "--check", folder / "data", *options, "--limit", "4") == 0
+    printed = capsys.readouterr().out
+    assert "gradient: removing what it names moves the logit more than random regions do." in printed
+    assert LOUDEST in printed
+    page = (folder / "out" / "check.html").read_text(encoding="utf-8")
+    assert "data:image/png;base64," in page and "Known segments" in page and "4 clips" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ((), "give audio files to explain, or --check DATASET"),
+        (("a.wav", "--check", "d"), "give audio files to explain, or --check DATASET"),
+        (("a.wav", "--seed", "2"), "--seed belongs to --check"),
+        (("--check", "d", "--start", "1"), "--start is for files"),
+        (("--check", "d", "--limit", "0"), "--limit 0: must be 1 or more"),
+        (("a.wav",), "no model 'none'"),
+    ],
+)
+def test_wrong_commands_are_one_line(words: tuple, problem: str, monkeypatch, capsys) -> None:
+    assert run(monkeypatch, *words, "--model", "none") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and problem in line
+
+
+JAX = """
+import sys
+import numpy as np
+import test_explain as t
+values = [t.METHODS[m](t.known_picture(), t.SoundCells(t.clip())) for m in ("gradient", "grad_cam")]
+np.savez(sys.argv[1], *values)
+"""
+
+
+@pytest.mark.slow
+def test_jax_explains_the_same(picture: keras.Model, tmp_path: Path) -> None:
+    file = tmp_path / "values.npz"
+    environment = os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": os.pathsep.join([str(REPOSITORY), "tests"])}
+    subprocess.run([sys.executable, "-c", JAX, str(file)], cwd=REPOSITORY, env=environment, check=True)
+    with np.load(file) as there:
+        for name, method in (("arr_0", "gradient"), ("arr_1", "grad_cam")):
+            here = METHODS[method](picture, SoundCells(clip()))
+            np.testing.assert_allclose(there[name], here, atol=1e-3 * np.abs(here).max())
