@@ -1,12 +1,16 @@
 # make run    train and evaluate on the demo corpus (or: make run ARGS="--data LA --recipe resmax_la")
+# make app    the web page, on http://localhost:8501 (or: make app ARGS="--server.port 8080")
 # make test   the tests, without the slow ones
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: run test test-slow lint clean
+.PHONY: run app test test-slow lint clean
 
 run: .venv/run.stamp
 	.venv/bin/python main.py $(ARGS)
+
+app: .venv/app.stamp
+	.venv/bin/python -m streamlit run app.py $(ARGS)
 
 test: .venv/dev.stamp
 	.venv/bin/python -m pytest
@@ -25,9 +29,13 @@ lint: .venv/dev.stamp
 	.venv/bin/python -m pip install -r requirements.txt
 	touch $@
 
-.venv/dev.stamp: requirements.txt requirements-dev.txt | .venv/bin/python
-	.venv/bin/python -m pip install -r requirements-dev.txt
+.venv/app.stamp: requirements.txt requirements-app.txt | .venv/bin/python
+	.venv/bin/python -m pip install -r requirements-app.txt
 	touch $@ .venv/run.stamp
+
+.venv/dev.stamp: requirements.txt requirements-app.txt requirements-dev.txt | .venv/bin/python
+	.venv/bin/python -m pip install -r requirements-dev.txt
+	touch $@ .venv/app.stamp .venv/run.stamp
 
 clean:
 	rm -rf .venv
