@@ -11,7 +11,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audio import fit_length, load_audio
+from audio import audio_blocks, fit_length, load_audio
 from config import SAMPLE_RATE
 from errors import AudioError
 
@@ -148,6 +148,36 @@ def test_flac_files_that_libsndfile_refuses(shared_data: Path) -> None:
     assert refused > 0  # or this test no longer shows anything
 
 
+# ---------------------------------------------------------------- block by block
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3", "a.m4a"])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_blocks_are_the_samples_of_the_whole(
+    name: str, rate: int, tmp_path: Path, speech_like: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, voice = tmp_path / name, speech_like(2.3, rate)
+    if name.endswith("m4a"):
+        _write_with_ffmpeg(path, voice, rate, "aac")
+    else:
+        soundfile.write(path, np.stack([voice, 0.3 * voice], axis=1), rate)
+    whole = load_audio(path)
+    monkeypatch.setattr("audio.BLOCK", 1_000)
+    rounding = 1e-6 if name.endswith("mp3") else 0  # libsndfile's MP3 decoder rounds by where it starts to read
+    np.testing.assert_allclose(load_audio(path), whole, rtol=0, atol=rounding)
+    seconds, blocks = audio_blocks(path)
+    blocks = list(blocks)
+    assert len(blocks) > 20
+    np.testing.assert_allclose(np.concatenate(blocks), whole, rtol=0, atol=rounding)
+    assert seconds == pytest.approx(len(whole) / SAMPLE_RATE, abs=1e-4)
+
+
+def test_blocks_of_files_that_libsndfile_refuses_midway(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audio.BLOCK", 4_000)
+    for file in sorted((shared_data / "refused_flac").glob("*.flac"))[:5]:
+        assert np.array_equal(np.concatenate(list(audio_blocks(file)[1])), load_audio(file))
+
+
 # ---------------------------------------------------------------- what cannot be used
 
 
@@ -155,6 +185,9 @@ def _refusal(path: Path) -> str:
     with pytest.raises(AudioError) as error:
         load_audio(path)
     line = str(error.value)
+    with pytest.raises(AudioError) as error:  # before the first block
+        audio_blocks(path)
+    assert str(error.value) == line
     assert line.startswith(str(path))
     assert "\n" not in line
     return line.removeprefix(str(path))
