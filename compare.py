@@ -28,11 +28,11 @@ from config import SAMPLE_RATE, Config, feature_config, read_config
 from data_generator import ClipReader
 from demo_corpus import DEMO_FOLDER, NOTICE
 from errors import UserError
-from experiment import carry_out, prepare_tables
+from experiment import carry_out, leave_report, prepare_tables
 from html_page import Page
 from inference import score_clips
 from model import MODELS, build_network, load_model, parameter_count, read_card
-from plots import comparison_chart, dev_curves
+from plots import best_row, comparison_chart, dev_curves
 from recipes import load_recipe, recipe_names, recipe_published
 from run_findings import percent
 from splits import SPLITS
@@ -100,6 +100,8 @@ def compare(configs: list[Config], epochs: int, runs: Path, fresh: bool = False)
             run = None if fresh else finished_run(config, folder)
             if run is None:
                 run = carry_out(config, tables, folder, fresh)
+            elif not (run / "report.html").is_file():  # it was interrupted there
+                leave_report(run, pd.concat(tables.values()))
             rows.append(comparison_row(config, run, tables))
         except UserError as error:  # the others still have their turn
             failures.append(f"{config.recipe}: {error}")
@@ -270,7 +272,7 @@ def attack_findings(table: pd.DataFrame) -> str:
 
 def curve_findings(histories: dict[str, pd.DataFrame]) -> list[str]:
     """Whose best epoch was the last, so that more of them might help."""
-    last = {name: history["dev_eer"].idxmin() == len(history) - 1 for name, history in histories.items()}
+    last = {name: best_row(history) == len(history) - 1 for name, history in histories.items()}
     rising = [name for name, is_last in last.items() if is_last and len(histories[name]) > 1]
     if rising:
         return [f"Best in the last epoch, so more epochs may help: {', '.join(rising)}."]

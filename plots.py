@@ -203,6 +203,12 @@ def _history_panel(
     axes.legend(loc="best", framealpha=0.9, fontsize=8)
 
 
+def best_row(history: pd.DataFrame) -> Any:
+    """Index of the epoch that training keeps: lowest dev EER, among equal ones lowest dev loss."""
+    keys = [name for name in ("dev_eer", "dev_loss") if name in history]
+    return history.sort_values(keys, kind="stable").index[0]
+
+
 def learning_curves(history: pd.DataFrame, path: Path) -> Path:
     """Loss, dev EER, accuracy and learning rate by epoch; a panel whose columns are missing is left out.
 
@@ -228,8 +234,7 @@ def learning_curves(history: pd.DataFrame, path: Path) -> Path:
         if "learning_rate" in columns:
             axes.set_yscale("log")
         if "dev_eer" in columns:
-            keys = [name for name in ("dev_eer", "dev_loss") if name in history]  # among equal EERs the loss decides
-            best = history.sort_values(keys, kind="stable").index[0]
+            best = best_row(history)
             epoch, eer = history.loc[best, "epoch"], 100 * history.loc[best, "dev_eer"]
             axes.plot(epoch, eer, "*", color=BLACK, markersize=11, label=f"best: {eer:.2f} %, epoch {epoch}")
             axes.set_ylim(bottom=0)
@@ -277,13 +282,12 @@ def dev_curves(histories: Mapping[str, pd.DataFrame], path: Path) -> Path:
     """Dev EER by epoch of several named runs, the best epoch of each marked."""
     figure, axes = figure_with_axes(7.0, 4.4)
     for number, (name, history) in enumerate(histories.items()):
-        eer = 100 * history["dev_eer"].to_numpy(dtype=np.float64)
-        best = int(np.argmin(eer))
+        eer, best = 100 * history["dev_eer"].astype(float), best_row(history)
         style = curve_style(number)
         axes.plot(history["epoch"], eer, marker="o", markersize=3.5, label=f"{name}: best {eer[best]:.2f} %", **style)
-        axes.plot(history["epoch"].iloc[best], eer[best], "*", color=style["color"], markersize=13)
+        axes.plot(history.loc[best, "epoch"], eer[best], "*", color=style["color"], markersize=13)
     axes.set(xlabel="epoch", ylabel="dev EER (%)", title="Dev EER while training (star: best epoch)")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.08 * max(1.0, *(100 * history["dev_eer"].max() for history in histories.values())))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return save_figure(figure, path)

@@ -27,6 +27,7 @@ from html_page import Page
 from metrics import hardest_attacks
 from plots import attack_bars, draw_evaluation, learning_curves
 from run_findings import percent
+from schedule import plan_stages
 from score_files import read_scores
 from splits import SPLIT_ORDER, SPLITS
 from worst_errors import errors_of, show_errors
@@ -251,7 +252,7 @@ def show_threshold(page: Page, run: Run) -> None:
     fit = point["calibration"]
     rows = {
         "rule": f"{point['rule']}, threshold {point['threshold']:.4f} (score {-point['threshold']:.4f})",
-        "decisions above": decision["source"],
+        "used here": decision["source"],
         "fixed on": f"dev: {point['dev_bonafide']:,} bona fide and {point['dev_spoof']:,} spoof clips",
         "uncertain": f"spoof_logit from {low:.4f} to {high:.4f}: {point['uncertain_rule']}",
         "calibration": f"a = {fit['a']:.4f}, b = {fit['b']:.4f}; {fit['domain']}",
@@ -271,7 +272,7 @@ def show_time(page: Page, run: Run) -> None:
 
     seconds = history.get("seconds")
     rows = {
-        "epochs": f"{len(history)}",
+        "epochs": f"{len(history)} of at most {sum(stage.epochs for stage in plan_stages(run.config.training))}",
         "training in all": told(seconds, lambda s: f"{s.sum() / 60:.1f} minutes, dev included"),
         "an epoch": told(seconds, lambda s: f"{s[later.index].median():.1f} s (median)"),
         "training": f"{later['clips_per_second'].median():,.0f} clips/s (median)",

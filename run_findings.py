@@ -15,6 +15,7 @@ import pandas as pd
 from config import BONAFIDE, LABELS, SPOOF
 from figure_style import CLASS_NAMES
 from metrics import error_curves, hardest_attacks
+from plots import best_row
 
 LEVEL = 0.03  # a dev loss within 3 % of another is as good
 CONFIDENT = 0.9  # a probability that leaves no doubt
@@ -43,7 +44,7 @@ def eer_with_interval(report: Report) -> str:
 
 def learning(history: pd.DataFrame, best: Mapping[str, Any] | None) -> list[str]:
     """Which epoch was kept, and what dev says about training longer; `best` is the kept row, if it is known."""
-    ranked = history.sort_values(["dev_eer", "dev_loss"], kind="stable").iloc[0]
+    ranked = history.loc[best_row(history)]
     epochs, last = len(history), history.iloc[-1]
     sentences = [f"Best epoch {int(ranked['epoch'])} of {epochs}: dev EER {percent(ranked['dev_eer'])}."]
     if best is not None and best["epoch"] != ranked["epoch"]:

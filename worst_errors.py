@@ -22,7 +22,7 @@ from html_page import Page
 from protocols import UNKNOWN_SPEAKER
 
 SHOWN = 8  # of each class
-PLAYED_SECONDS = 100  # of all players together: it keeps the page below 4 MB
+PLAYED_SECONDS = 80  # of all players together: it keeps the page below 4 MB
 
 
 def errors_of(

@@ -1,14 +1,16 @@
 """What systems cost is printed as it is, and a comparison trains each of them on the same clips for the same time."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
 
 from architectures.layers import logit_layer
 from backend import keras
-from compare import compare, cost, list_systems
+from compare import compare, comparison_findings, cost, list_systems
 from config import Config, FeatureConfig, TrainingConfig, read_config
 from demo_corpus import write_demo_corpus
 from errors import UserError
@@ -74,12 +76,48 @@ def test_a_comparison_trains_all_alike_tabulates_and_is_not_done_twice(corpus, t
     }
     output = capsys.readouterr().out
     assert "small" in output and "95 % over speakers" in output
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    links = [unquote(link) for link in re.findall(r'href="([^#"]+)"', page)]
+    assert sorted(links) == sorted(f"{run}/report.html" for run in table["run"])
+    assert all((folder / link).stat().st_size > 100_000 for link in links)
 
     files = {path: path.stat().st_mtime_ns for path in folder.glob("*/best.keras")}
     assert compare(systems, 2, tmp_path) == 0  # the same command: nothing is trained again
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/best.keras")} == files
     assert capsys.readouterr().out.count("is finished already") == 2
     assert [*tmp_path.iterdir()] == [folder]
+
+
+def test_an_interrupted_report_costs_no_training(corpus, tmp_path, monkeypatch, capsys) -> None:
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    systems = configs(corpus, "small", "wider")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("report.write_report", interrupted)
+        compare(systems, 1, tmp_path)
+    (weights,) = tmp_path.glob("*/*/best.keras")
+    before = weights.stat().st_mtime_ns
+    assert (weights.parent / "metrics.json").is_file() and not (weights.parent / "report.html").exists()
+    capsys.readouterr()
+    assert compare(systems, 1, tmp_path) == 0
+    assert capsys.readouterr().out.count("is finished already") == 1
+    assert weights.stat().st_mtime_ns == before and (weights.parent / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("eer", "low", "high", "said", "not_said"),
+    [
+        ((0.1, 0.12), (0.05, 0.06), (0.15, 0.18), "may be chance", "Clearly"),
+        ((0.1, 0.3), (0.05, 0.25), (0.15, 0.35), "Clearly behind: b.", "chance"),
+    ],
+)
+def test_an_order_is_claimed_only_where_intervals_are_apart(eer, low, high, said, not_said) -> None:
+    columns = {"eer": eer, "eer_low": low, "eer_high": high, "dev_eer": (0.2, 0.1)}
+    table = pd.DataFrame({"recipe": ["a", "b"], "split": "eval", "scoring_clips_per_second": (10.0, 30.0), **columns})
+    text = " ".join(comparison_findings(table))
+    assert said in text and not_said not in text
+    assert "b, 3.0 times as fast as a" in text and "Dev alone would have chosen b" in text
 
 
 def test_one_that_fails_leaves_the_others_in_the_table(corpus, tmp_path, capsys) -> None:
