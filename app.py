@@ -139,7 +139,8 @@ def read_clip(name: str, data: bytes) -> np.ndarray:
             refuse_long(seconds, path)
             return np.concatenate(list(blocks))
         except AudioError as error:
-            raise AudioError(str(error).replace(str(path), name)) from error
+            reason, _, _ = str(error).partition(" (soundfile: ")  # what the decoders say is no help to a visitor
+            raise AudioError(reason.replace(str(path), name)) from error
 
 
 def refuse_long(seconds: float, path: Path) -> None:
@@ -323,8 +324,8 @@ def course(model: Any, waveform: np.ndarray) -> tuple[Figure, str]:
     found = [f"{s.start:.1f}-{s.end:.1f} s ({s.label})" for s in result.segments.itertuples()]
     named = ", ".join(found[:MAX_SEGMENTS]) + (f" and {len(found) - MAX_SEGMENTS} more" * (len(found) > MAX_SEGMENTS))
     return result.figure(), (
-        f"Windows of {result.window:g} s every {result.hop:.2g} s; each is judged by itself, so less surely than the "
-        f"whole clip. Above the threshold: {named or 'nothing'}."
+        f"Windows of {result.window:g} s every {result.hop:.2g} s, smoothed. So little sound is judged less surely "
+        f"than the whole clip. Above the threshold: {named or 'nothing'}."
     )
 
 

@@ -18,6 +18,7 @@ from streamlit.testing.v1 import AppTest
 from test_structure import imports, parse
 
 import app
+import figure_style
 import inference
 import verdict_words
 from backend import keras
@@ -28,6 +29,7 @@ from model import build_model, load_model, save_model, set_operating_point
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NETWORK = Config(model="simple_cnn", features=feature_config("lfcc"))
+PIXEL = figure_style.png_bytes(figure_style.new_figure(0.01, 0.01))
 CALIBRATION = {"a": 0.8, "b": 0.1}
 CARD = {
     "model": "simple_cnn",
@@ -79,8 +81,13 @@ def site(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def open_page(monkeypatch) -> Callable[..., AppTest]:
-    """(folder, address) -> the page of a server that was started in a folder and listens at an address."""
+def open_page(monkeypatch, request) -> Callable[..., AppTest]:
+    """(folder, address) -> the page of a server that was started in a folder and listens at an address.
+
+    Pictures are drawn in the slow tests alone, most of the others' time would go there.
+    """
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr(figure_style, "png_bytes", lambda figure: PIXEL)
 
     def opened(folder: Path, address: str = "localhost") -> AppTest:
         monkeypatch.chdir(folder)
@@ -180,7 +187,7 @@ def test_bad_files_get_a_line_each_and_the_others_a_verdict(page, tmp_path, monk
     )
     lines = [error.value.replace("\\", "") for error in page.error]
     assert [line.split(":")[0] for line in lines] == ["text.mp3", "silent.wav", "empty.wav", "half.flac"]
-    assert "silent" in lines[1] and "empty" in lines[2]
+    assert lines[0] == "text.mp3: cannot be decoded" and "silent" in lines[1] and "empty" in lines[2]
     assert not any("\n" in line or str(tmp_path) in line for line in lines)
     table = page.dataframe[0].value.set_index("clip")
     assert list(table["verdict"] == "not judged") == [True, False, True, True, True, False]
