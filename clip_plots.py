@@ -68,10 +68,13 @@ def timeline_figure(
     upper.set(ylabel="amplitude", xlim=(0, seconds))
     centre = (table["start"] + table["end"]) / 2
     tidy(lower).axhspan(*band, color="0.88", linewidth=0, label="uncertain")
-    lower.axhline(threshold, color=BLACK, linestyle="--", linewidth=1, label="threshold")
-    lower.plot(centre, table["logit"], ".", markersize=3, color="0.45", label="each window")
+    lower.axhline(threshold, color=BLACK, linestyle="--", linewidth=1, zorder=3, label="threshold")
+    dense = len(table) > 1000  # more than there is room for side by side: one thin grey line, the threshold on top
+    if not dense:
+        lower.plot(centre, table["logit"], ".", markersize=3, color="0.45", label="each window")
     marker = "." if len(table) < 9 else ""  # a line of one point is not seen
-    lower.plot(centre, table["smoothed"], color=BLACK, linewidth=1.4, marker=marker, label="smoothed")
+    colour, width = ("0.4", 0.3) if dense else (BLACK, 1.4)
+    lower.plot(centre, table["smoothed"], color=colour, linewidth=width, marker=marker, label="smoothed")
     lower.set(xlabel="time (h:mm:ss)" if seconds >= 120 else "time (s)", ylabel="spoof logit")
     if seconds >= 120:
         lower.xaxis.set_major_locator(MaxNLocator(8, steps=(1, 1.5, 3, 6, 10)))
