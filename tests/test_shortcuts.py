@@ -1,0 +1,133 @@
+"""Planted shortcuts are found, absent ones are not, and what leaks is told from what carries over."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from config import BONAFIDE, SPOOF
+from measurements import MEASUREMENTS
+from shortcuts import (
+    _schemes,
+    best_eer,
+    joint_tests,
+    rank_by_attack,
+    rank_measurements,
+    sources,
+)
+
+
+def make_table(count: int = 600, seed: int = 0) -> pd.DataFrame:
+    """Clips whose measurements know nothing of the class; 3 attacks, 20 speakers, train and eval."""
+    rng = np.random.default_rng(seed)
+    label = np.arange(count) % 2
+    table = pd.DataFrame({name: rng.normal(size=count) for name in MEASUREMENTS})
+    return table.assign(
+        label=label,
+        attack=np.where(label, np.char.add("A", rng.integers(0, 3, count).astype(str)), "-"),
+        speaker=[f"s{n}" for n in rng.integers(0, 20, count)],
+        page="-",
+        split=np.where(np.arange(count) < count / 2, "train", "eval"),
+        sample_rate=16_000.0,
+        channels=1.0,
+    )
+
+
+def alone(ranked: pd.DataFrame, split: str = "all") -> pd.DataFrame:
+    return ranked[ranked["split"] == split].set_index("measurement")
+
+
+def test_a_planted_shortcut_is_found_with_its_direction() -> None:
+    table = make_table()
+    spoof = table["label"] == SPOOF
+    table.loc[spoof, "lead_silence"] -= 2 * 0.9346  # two normal classes so far apart: 17.5 % EER
+    ranked = alone(rank_measurements(table))
+    assert ranked.index[0] == "lead_silence" and ranked["higher_is"].iloc[0] == "bonafide"
+    found = ranked.loc["lead_silence"]
+    assert found["eer_low"] < 0.175 < found["eer_high"] and found["eer_high"] - found["eer_low"] < 0.12
+    assert found["eer"] == pytest.approx(0.175, abs=0.03) and found["auc"] == pytest.approx(0.907, abs=0.03)
+    assert found["median_bonafide"] - found["median_spoof"] == pytest.approx(1.87, abs=0.3)
+    others = ranked.drop(index="lead_silence")
+    assert others["eer"].between(0.42, 0.5).all()
+    constant = ranked.loc["sample_rate"]
+    assert constant["eer"] == constant["auc"] == 0.5 and np.isnan(constant["eer_low"])
+
+
+def test_splits_are_ranked_too() -> None:
+    table = make_table()
+    table.loc[(table["split"] == "eval") & (table["label"] == SPOOF), "rms_db"] += 50
+    ranked = rank_measurements(table)
+    assert alone(ranked, "eval").loc["rms_db", "eer"] == 0
+    assert alone(ranked, "train").loc["rms_db", "eer"] > 0.4
+    assert ranked.groupby("measurement")["split"].apply(set).map({"all", "train", "eval"}.__eq__).all()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_eer_is_that_of_the_better_direction(sign: int) -> None:
+    labels = np.repeat([BONAFIDE, SPOOF], 50)
+    assert best_eer(sign * -labels.astype(float), labels) == (0.0, sign)
+    assert best_eer(np.zeros(100), labels)[0] == 0.5
+
+
+def test_without_two_classes_there_is_nothing_to_rank() -> None:
+    table = make_table().query("label == 1")
+    assert rank_measurements(table).empty and joint_tests(table).empty
+
+
+def test_rare_attacks_have_no_row() -> None:
+    table = make_table()
+    table.loc[table.index[table["attack"] == "A2"][9:], "attack"] = "A1"
+    table.loc[table["attack"] == "A0", "peak_db"] = 99
+    grid = rank_by_attack(table, table["attack"])
+    assert set(grid.index) == {"A0", "A1"}
+    assert grid.loc["A0", "peak_db"] == 0 and grid.loc["A1", "peak_db"] > 0.4
+
+
+def test_together_they_tell_what_none_tells_alone() -> None:
+    table = make_table()
+    table["rms_db"] = np.where((table["dc_db"] > 0) == (table["label"] == SPOOF), 1, -1) * table["rms_db"].abs()
+    assert rank_measurements(table)["eer"].min() > 0.4
+    joint = joint_tests(table).set_index("tested_on")
+    assert len(joint) == 4 and (joint["eer"] < 0.1).all() and (joint["auc"] > 0.95).all()
+
+
+def test_knowing_nothing_is_chance() -> None:
+    joint = joint_tests(make_table(seed=3))
+    assert joint["eer"].between(0.4, 0.6).all() and joint["auc"].between(0.4, 0.6).all()
+    assert (joint["eer_low"] <= joint["eer"]).all() and (joint["eer"] <= joint["eer_high"]).all()
+
+
+def test_what_only_names_the_page_does_not_carry_over() -> None:
+    table = make_table().assign(split="-", speaker="-")
+    page = np.random.default_rng(1).permutation(20)[np.arange(600) % 20]
+    table = table.assign(page=[f"p{n}" for n in page], attack=np.where(table["label"], "unknown", "-"))
+    table["pause_db"] = page + 0.01 * table["pause_db"]  # even and odd places of a page have one class each
+    joint = joint_tests(table).set_index("tested_on")["eer"]
+    assert list(joint.index) == ["pages it never saw", "random clips (speakers and attacks shared)"]
+    assert joint.iloc[1] < 0.06 and joint.iloc[0] > 0.3
+
+
+def test_nothing_is_learned_from_what_is_tested() -> None:
+    table = make_table().assign(page=[f"p{n}" for n in np.arange(600) % 17])
+    seen = {}
+    for name, folds in _schemes(table, np.random.default_rng(0)):
+        seen[name] = np.concatenate([tested for _, tested in folds])
+        for learned, tested in folds:
+            assert not set(learned) & set(tested)
+            for column in ("page", "speaker", "attack"):
+                if name == f"{column}s it never saw":
+                    sides = [set(table[column].iloc[side]) - {"-"} for side in (learned, tested)]
+                    assert not sides[0] & sides[1], name
+    assert set(seen) > {"eval, learned on train", "pages it never saw", "speakers it never saw", "attacks it never saw"}
+    assert all(len(set(rows)) == len(rows) for rows in seen.values())
+    assert sorted(seen["speakers it never saw"]) == list(range(600))
+
+
+def test_the_sampled_joint_test_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shortcuts.MOST_JOINT", 200)
+    assert joint_tests(make_table())["clips"].max() == pytest.approx(200, abs=4)
+
+
+def test_clips_come_together_by_page_then_speaker() -> None:
+    table = pd.DataFrame({"page": ["p", "p", "-", "-", "-", "-"], "speaker": ["a", "b", "a", "a", "-", "-"]})
+    groups = sources(table)
+    assert groups[0] == groups[1] and groups[2] == groups[3] and len(set(groups)) == 4
