@@ -18,11 +18,11 @@ REPO = Path(__file__).resolve().parents[1]
 # a file imports only what is named before it; a folder counts as one name
 LAYERS = (
     "errors config schedule frames audio figure_style clip_plots html_page protocols metrics plots file_index",
-    "sound_cells splits run_findings rawboost augmentation",
+    "sound_cells splits run_findings measurements shortcuts dataset_plots dataset_findings rawboost augmentation",
     "backend feature_extraction feature_masks score_files calibration dataset_report demo_speech resynthesis",
     "losses optimizers complexity architectures data_utils demo_corpus evaluate model checkpoint",
     "data_generator inference relevance faithfulness explain streaming timeline training import_weights score",
-    "robustness recipes worst_errors report experiment compare main verdict_words app",
+    "robustness recipes worst_errors report eda experiment compare main verdict_words app",
 )
 ORDER = " ".join(LAYERS).split()
 HEAVY = {"keras", "tensorflow", "backend"}  # seconds to import
