@@ -20,9 +20,10 @@ LAYERS = (
     "errors config schedule frames audio figure_style clip_plots html_page protocols metrics plots file_index",
     "sound_cells splits run_findings measurements shortcuts dataset_plots dataset_findings rawboost augmentation",
     "backend feature_extraction feature_masks score_files calibration dataset_report demo_speech resynthesis",
+    "vocoders speech_engines more_recordings",
     "losses optimizers complexity architectures data_utils demo_corpus evaluate model checkpoint",
     "data_generator inference relevance faithfulness explain streaming timeline training import_weights score",
-    "robustness recipes worst_errors report eda experiment compare main verdict_words app",
+    "training_corpus robustness recipes worst_errors report eda experiment compare main verdict_words app",
 )
 ORDER = " ".join(LAYERS).split()
 HEAVY = {"keras", "tensorflow", "backend"}  # seconds to import

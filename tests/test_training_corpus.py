@@ -1,0 +1,192 @@
+"""The training corpus: what it holds, that it can be gone on with, and that trivial features say nothing."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+
+from audio import load_audio
+from config import BONAFIDE, SAMPLE_RATE, SPOOF
+from data_utils import read_dataset
+from errors import UserError
+from measurements import measure_clip
+from speech_engines import ENGINES, GRAMMAR, Engine, as_recorded, sentences
+from training_corpus import main, trivial_auc
+from vocoders import METHODS
+
+CHEAP = "frozen_phase,mel_with_phase"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, speech_like):
+    """Three pages of two recordings and a fake, one more page that lies in dev."""
+    folder = tmp_path_factory.mktemp("set")
+    lines = ["path,label,attack,speaker,split,page"]
+    for page in range(4):
+        for clip in range(3):
+            rng = np.random.default_rng((page, clip))
+            waveform = 0.1 * (page + 1) * speech_like(1.2 + 0.2 * clip, seed=10 * page + clip)
+            waveform += 10 ** -(2 + page / 2) * rng.standard_normal(len(waveform))
+            sf.write(folder / f"{page}{clip}.wav", np.clip(waveform, -1, 1), SAMPLE_RATE, subtype="PCM_16")
+            label = "spoof,tts" if clip == 2 else "bonafide,-"
+            lines.append(f"{page}{clip}.wav,{label},s{page},{'dev' if page == 3 else 'train'},site/{page}")
+    (folder / "list.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made") / "corpus"
+    assert main([str(dataset), "--out", str(folder), "--methods", CHEAP, "--jobs", "1"]) == 0
+    return folder
+
+
+def bytes_of(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.flac")}
+
+
+def test_every_command_reads_it_and_a_copy_keeps_page_speaker_and_split(corpus, dataset):
+    table = read_dataset(corpus).usable()
+    assert (table["label"] == BONAFIDE).sum() == 8 and (table["label"] == SPOOF).sum() == 16
+    assert set(table["attack"]) == {"-", *CHEAP.split(",")}
+    listed = pd.read_csv(corpus / "manifest.csv").set_index("path")
+    for _, copy in listed.iterrows():
+        original = listed.loc[f"recorded/{copy['source']}.flac"]
+        assert copy[["speaker", "split", "page"]].equals(original[["speaker", "split", "page"]])
+    assert set(listed["kind"]) == {"bonafide", "vocoder", "imitation"}
+
+
+def test_recordings_are_kept_as_they_are_and_copies_look_like_them(corpus, dataset):
+    for path in (corpus / "recorded").iterdir():
+        original = load_audio(dataset / f"{path.name[:2]}.wav")
+        np.testing.assert_array_equal(load_audio(path), original)
+        recorded = measure_clip(path)[0]
+        for method in CHEAP.split(","):
+            copy = measure_clip(corpus / method / path.name)[0]
+            assert copy["seconds"] == recorded["seconds"] and copy["sample_rate"] == SAMPLE_RATE
+            assert copy["rms_db"] == pytest.approx(recorded["rms_db"], abs=0.3)
+            assert copy["peak_db"] <= recorded["peak_db"] + 0.01
+
+
+@pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_a_stopped_run_goes_on_to_the_same_bytes(corpus, dataset, tmp_path, jobs):
+    again = tmp_path / "again"
+    shutil.copytree(corpus, again)
+    for path in sorted(again.rglob("*.flac"))[::3]:
+        path.unlink()
+    (again / "manifest.csv").unlink()
+    assert main([str(dataset), "--out", str(again), "--methods", CHEAP, "--jobs", jobs]) == 0
+    assert bytes_of(again) == bytes_of(corpus)
+    assert (again / "manifest.csv").read_bytes() == (corpus / "manifest.csv").read_bytes()
+
+
+def test_more_methods_add_files_and_change_none(corpus, dataset, tmp_path):
+    more = tmp_path / "more"
+    shutil.copytree(corpus, more)
+    assert main([str(dataset), "--out", str(more), "--methods", "psola", "--limit", "3", "--jobs", "1"]) == 0
+    before, after = bytes_of(corpus), bytes_of(more)
+    assert before.items() <= after.items() and len(after) == len(before) + 3
+    assert len(pd.read_csv(more / "manifest.csv")) == len(after)
+
+
+def test_a_split_and_some_methods_a_clip(dataset, tmp_path):
+    arguments = [str(dataset), "--out", str(tmp_path / "c"), "--methods", f"{CHEAP},psola", "--per-clip", "1"]
+    assert main([*arguments, "--split", "dev", "--jobs", "1"]) == 0
+    listed = pd.read_csv(tmp_path / "c" / "manifest.csv")
+    assert set(listed["page"]) == {"site/3"} and listed["label"].value_counts().to_dict() == {"bonafide": 2, "spoof": 2}
+
+
+def test_a_bad_file_is_reported_and_the_others_are_made(dataset, tmp_path, capsys):
+    bad = tmp_path / "bad"
+    shutil.copytree(dataset, bad)
+    (bad / "00.wav").write_bytes(b"no sound")
+    sf.write(bad / "01.wav", 0.1 * np.ones(8000), SAMPLE_RATE)
+    code = main([str(bad), "--out", str(tmp_path / "c"), "--methods", "frozen_phase", "--jobs", "1"])
+    shown = capsys.readouterr()
+    assert code == 1 and "00.wav" in shown.out + shown.err and "01.wav: 0.50 s long" in shown.out + shown.err
+    assert len(read_dataset(tmp_path / "c").usable()) == 2 * 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "wrold"], "unknown method 'wrold'; valid: all, none, world"),
+        (["--engines", "hal"], "unknown engine 'hal'"),
+        (["--jobs", "0"], "at least 1"),
+        (["--seed", "2"], "made with seed 1"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(corpus, dataset, arguments, message):
+    with pytest.raises(UserError, match=message):
+        main([str(dataset), "--out", str(corpus), "--methods", "none", *arguments])
+
+
+def test_a_folder_of_something_else_is_left_alone(dataset, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear", encoding="utf-8")
+    with pytest.raises(UserError, match="holds other files"):
+        main([str(dataset), "--out", str(tmp_path)])
+
+
+def test_a_method_that_is_not_installed_is_refused_by_name(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(METHODS, "world", METHODS["world"]._replace(needs="no_such_module"))
+    with pytest.raises(UserError, match=r"method world: needs no_such_module; see requirements-corpus\.txt"):
+        main([str(dataset), "--out", str(tmp_path / "c"), "--methods", "world"])
+
+
+def test_speech_gets_the_look_of_a_recording_and_a_page_of_its_own(dataset, tmp_path, monkeypatch, speech_like):
+    def speak(seconds, rng):
+        return speech_like(seconds + 1, seed=int(rng.integers(100))).astype(np.float32)
+
+    monkeypatch.setitem(ENGINES, "robot", Engine(speak, "robots", "sh"))
+    arguments = ["--methods", "none", "--engines", "robot", "--spoken", "5", "--jobs", "1"]
+    assert main([str(dataset), "--out", str(tmp_path / "c"), *arguments]) == 0
+    listed = pd.read_csv(tmp_path / "c" / "manifest.csv").set_index("path")
+    spoken = listed[listed["attack"] == "robot"]
+    assert len(spoken) == 5 and set(spoken["page"]) == {"engine:robot"} and spoken["speaker"].nunique() == 5
+    for path, row in spoken.iterrows():
+        made, model = (measure_clip(tmp_path / "c" / p)[0] for p in (path, f"recorded/{row['source']}.flac"))
+        assert made["seconds"] == model["seconds"]
+        assert made["rms_db"] == pytest.approx(model["rms_db"], abs=0.5)
+
+
+def test_as_recorded_takes_silence_and_background(speech_like):
+    rng = np.random.default_rng(0)
+    recording = 2e-4 * rng.standard_normal(32_000)
+    recording[8000:24_000] += 0.3 * speech_like(1.0)
+    out = as_recorded(speech_like(3.0, seed=8).astype(np.float32), recording.astype(np.float32), rng)
+    for part in (slice(0, 7500), slice(24_500, 32_000)):
+        assert 20 * np.log10(out[part].std() / recording[part].std()) == pytest.approx(0, abs=3)
+    assert out[8000:24_000].std() > 30 * out[:7500].std()
+
+
+@pytest.mark.parametrize("language", GRAMMAR)
+def test_sentences_are_long_enough_and_various(language):
+    texts = {sentences(language, 4.0, np.random.default_rng(seed)) for seed in range(50)}
+    assert len(texts) == 50 and min(map(len, texts)) >= 4 * 15
+    assert all(text[0].isupper() and text[-1] in ".!?" and "|" not in text for text in texts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["flite", "espeak", "festival", "hibari", "piper", "kokoro"])
+def test_an_engine_speaks_the_same_for_the_same_seed(name):
+    if not ENGINES[name].is_here:
+        pytest.skip(f"needs {ENGINES[name].needs}")
+    first, second, other = (ENGINES[name].speak(2.0, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert first.dtype == np.float32 and len(first) > 1.5 * SAMPLE_RATE and 0.01 < np.abs(first).max() < 2
+    if name != "piper":  # its network draws noise of its own
+        np.testing.assert_array_equal(first, second)
+    assert len(first) != len(other) or not np.allclose(first, other)
+
+
+@pytest.mark.slow
+def test_trivial_features_do_not_tell_copies_from_recordings(shared_data, tmp_path):
+    arguments = ["--limit", "90", "--methods", f"{CHEAP},lpc_vocoder,psola", "--per-clip", "1", "--jobs", "2"]
+    assert main([str(shared_data / "wild"), "--out", str(tmp_path / "c"), *arguments]) == 0
+    table = read_dataset(tmp_path / "c").usable()
+    assert 0.35 < trivial_auc(table)["all"] < 0.65
+    for path in table.loc[table["label"] == SPOOF, "path"]:  # a class that is louder is found at once
+        waveform = load_audio(path)
+        sf.write(path, 0.2 * waveform / np.abs(waveform).max(), SAMPLE_RATE, subtype="PCM_16")
+    assert not 0.15 < trivial_auc(table)["all"] < 0.85
