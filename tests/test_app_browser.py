@@ -95,12 +95,11 @@ def test_upload_on_a_telephone(page, site, temporary, tmp_path):
     page.locator("input[type=file]").set_input_files(tmp_path / NAME)
     page.get_by_text("Do not accuse anybody").wait_for()
     expected = predict_audio(site / "runs" / "spoof", site / "clip.flac")
-    assert page.get_by_role("heading", name="Sounds synthetic").is_visible()
-    assert page.get_by_text(f"Spoof probability {expected['spoof_probability']:.2f}").is_visible()
-    assert page.get_by_text(f"{NAME}, 2.0 s").is_visible()  # as it is, not as Markdown would have it
-    picture = page.get_by_test_id("stImage").locator("img")
-    picture.wait_for()
-    assert "spectrogram" in picture.get_attribute("alt")
+    page.get_by_role("heading", name="Sounds synthetic").wait_for()
+    page.get_by_text(f"Spoof probability {expected['spoof_probability']:.2f}").wait_for()
+    page.get_by_text(f"{NAME}, 2.0 s").wait_for()  # as it is, not as Markdown would have it
+    picture = page.get_by_role("img", name="spectrogram")
+    page.wait_for_function("Array.from(document.images).some(image => image.naturalWidth > 500)")  # it has arrived
     assert picture.bounding_box()["width"] > 300
     assert list(temporary.rglob("clip*")) == []
 
@@ -111,7 +110,7 @@ def test_several_files_one_of_them_bad_and_the_table(page, site, tmp_path):
     files = [site / "clip.flac", tmp_path / "bad.mp3", tmp_path / "other.flac"]
     page.locator("input[type=file]").set_input_files(files)
     page.get_by_text("Do not accuse anybody").wait_for()
-    assert page.get_by_role("alert").get_by_text("bad.mp3").is_visible()
+    page.get_by_role("alert").get_by_text("bad.mp3").wait_for()
     with page.expect_download() as download:
         page.get_by_role("button", name="Table as CSV").click()
     table = pd.read_csv(io.BytesIO(Path(download.value.path()).read_bytes()))
@@ -122,10 +121,12 @@ def test_several_files_one_of_them_bad_and_the_table(page, site, tmp_path):
 
 def test_recording(page):
     page.get_by_role("button", name="Record").click()
+    stop = page.get_by_role("button", name="Stop recording")
+    stop.wait_for()
     page.wait_for_timeout(2500)  # the browser's own beeps
-    page.get_by_role("button", name="Stop recording").click()
+    stop.click()
     page.get_by_text("Do not accuse anybody").wait_for()
-    assert page.get_by_test_id("stAudio").is_visible()
+    page.get_by_test_id("stAudio").wait_for()
 
 
 def test_a_file_of_another_kind_is_refused_by_name(page, tmp_path):
