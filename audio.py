@@ -33,11 +33,7 @@ T = TypeVar("T")
 
 def load_audio(path: str | Path) -> np.ndarray:
     """Read one file as a mono float32 waveform at 16 kHz, shape (samples,), within [-1, 1]."""
-    path = Path(path)
-    samples, rate = decode(path)  # (samples, channels)
-    _refuse_not_finite(samples, path)
-    _refuse_short(len(samples) / rate, path)
-    return to_mono_16k(samples, rate, path)
+    return to_mono_16k(*decode(path), path)
 
 
 def audio_blocks(path: str | Path) -> tuple[float, Iterator[np.ndarray]]:
@@ -119,11 +115,15 @@ def _refuse_silence(peak: float, name: str | Path) -> None:
 # ---------------------------------------------------------------- decoders
 
 
-def decode(path: Path) -> tuple[np.ndarray, int]:
-    """Decode a whole file to float32 (samples, channels) and its sample rate."""
+def decode(path: str | Path) -> tuple[np.ndarray, int]:
+    """Decode a whole file to float32 (samples, channels), finite and not too short, and its sample rate."""
+    path = Path(path)
     _, blocks = _decoded(path, list)
     rate = blocks[0][1]
-    return (blocks[0][0] if len(blocks) == 1 else np.concatenate([samples for samples, _ in blocks])), rate
+    samples = blocks[0][0] if len(blocks) == 1 else np.concatenate([part for part, _ in blocks])
+    _refuse_not_finite(samples, path)
+    _refuse_short(len(samples) / rate, path)
+    return samples, rate
 
 
 def _decoded(path: Path, use: Callable[[Blocks], T]) -> tuple[Callable[[Path], Blocks], T]:

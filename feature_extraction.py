@@ -1,5 +1,5 @@
-"""Front ends: a 16 kHz waveform becomes what a network looks at. Each exists twice with equal numbers:
-a NumPy function for one clip (plots, notebooks, tests) and a registered Keras layer inside the model.
+"""What a network looks at: a 16 kHz waveform as one of five pictures, each a NumPy function of one clip.
+front_ends.py has the same five as Keras layers inside a model, with equal numbers.
 
     from audio import load_audio, fit_length
     from feature_extraction import extract_features
@@ -17,30 +17,27 @@ cqt       ln(1 + |C|), 12 bins an octave from 1 Hz, hop 512, centred; computed e
           clip. librosa.cqt's own scaling without its resampling cascade: equal to it within 0.02 at sparsity=0,
           within 0.05 at its default, which drops 1 % of every filter.
 raw       the samples themselves.
-Both twins compute in float32 and agree to 1e-4 on a CPU; another FFT (a GPU's, librosa's float64) rounds
+Both compute in float32 and agree to 1e-4 on a CPU; another FFT (a GPU's, librosa's float64) rounds
 differently, which shows by up to 5e-3 in the quietest bins of a loud clip. The floor keeps it that small.
 """
 
-from dataclasses import asdict, fields
 from functools import lru_cache
 
 import numpy as np
 import scipy.fft
 
-from backend import keras
 from config import DEFAULT_FEATURES, SAMPLE_RATE, FeatureConfig
 from errors import UserError
-
-ops = keras.ops
 
 LFCC_WINDOW, LFCC_HOP, LFCC_FFT, PRE_EMPHASIS = 320, 160, 512, 0.97
 CQT_HOP, CQT_BINS_PER_OCTAVE, CQT_LOWEST_HZ = 512, 12, 1.0
 
 
-# ---------------------------------------------------------------- constants shared by both twins
+# ---------------------------------------------------------------- constants shared with the Keras layers
 
 
-def _hann(length: int) -> np.ndarray:
+def hann(length: int) -> np.ndarray:
+    """Periodic Hann window, (length,)."""
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
 
 
@@ -48,7 +45,7 @@ def _frame_count(config: FeatureConfig) -> int:
     return -(-config.samples // config.hop)
 
 
-def _end_padding(config: FeatureConfig) -> int:
+def end_padding(config: FeatureConfig) -> int:
     """Zeros to append so that every hop starts a whole frame."""
     return max(0, (_frame_count(config) - 1) * config.hop + config.window - config.samples)
 
@@ -71,11 +68,12 @@ def linear_matrix(filters: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _dct_matrix(size: int) -> np.ndarray:
+def dct_matrix(size: int) -> np.ndarray:
+    """Orthonormal DCT-II as a matrix to multiply rows with, (size, size)."""
     return scipy.fft.dct(np.eye(size), norm="ortho", axis=1)
 
 
-def _lfcc_window() -> np.ndarray:
+def lfcc_window() -> np.ndarray:
     """Periodic Hamming of 320 samples in the middle of the FFT frame."""
     hamming = 0.54 - 0.46 * np.cos(2 * np.pi * np.arange(LFCC_WINDOW) / LFCC_WINDOW)
     side = (LFCC_FFT - LFCC_WINDOW) // 2
@@ -83,7 +81,7 @@ def _lfcc_window() -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _cqt_plan(samples: int, bins: int) -> tuple[np.ndarray, int]:
+def cqt_plan(samples: int, bins: int) -> tuple[np.ndarray, int]:
     """Frequency responses of the CQT filters and the length of the clip's FFT.
 
     Every filter is a Hann-windowed complex exponential centred on time 0, so its response is real. Taking
@@ -131,16 +129,16 @@ def lfcc(waveform: np.ndarray, config: FeatureConfig = DEFAULT_FEATURES["lfcc"])
     waveform = np.append(waveform[:1], waveform[1:] - PRE_EMPHASIS * waveform[:-1])
     padded = np.pad(waveform, LFCC_FFT // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, LFCC_FFT)[::LFCC_HOP]
-    power = np.abs(scipy.fft.rfft(frames * _lfcc_window())) ** 2
+    power = np.abs(scipy.fft.rfft(frames * lfcc_window())) ** 2
     bands = np.log10(power @ linear_matrix(config.lfcc_filters) + config.power_floor)
-    static = bands @ _dct_matrix(config.lfcc_filters)
+    static = bands @ dct_matrix(config.lfcc_filters)
     delta = _numpy_delta(static)
     return np.concatenate([static, delta, _numpy_delta(delta)], axis=1)[..., None].astype(np.float32)
 
 
 def cqt(waveform: np.ndarray, config: FeatureConfig = DEFAULT_FEATURES["cqt"]) -> np.ndarray:
     """Log constant-Q magnitude, (frames, cqt_bins, 1)."""
-    responses, fft = _cqt_plan(config.samples, config.cqt_bins)
+    responses, fft = cqt_plan(config.samples, config.cqt_bins)
     rows, columns, _ = responses.shape
     spectrum = scipy.fft.rfft(waveform.astype(np.float64), fft)[: rows * columns].reshape(rows, columns)
     folded = np.einsum("rc,rck->kc", spectrum, responses)
@@ -154,10 +152,10 @@ def raw(waveform: np.ndarray, config: FeatureConfig = DEFAULT_FEATURES["raw"]) -
 
 
 def _stft_power(waveform: np.ndarray, config: FeatureConfig) -> np.ndarray:
-    padded = np.pad(waveform.astype(np.float32), (0, _end_padding(config)))
+    padded = np.pad(waveform.astype(np.float32), (0, end_padding(config)))
     frames = np.lib.stride_tricks.sliding_window_view(padded, config.window)[:: config.hop]
     # float32 throughout: scipy then runs the same FFT as the layer does on a CPU, rounding included
-    spectrum = scipy.fft.rfft(frames * _hann(config.window).astype(np.float32))
+    spectrum = scipy.fft.rfft(frames * hann(config.window).astype(np.float32))
     return spectrum.real**2 + spectrum.imag**2  # (frames, bins)
 
 
@@ -166,131 +164,7 @@ def _numpy_delta(x: np.ndarray) -> np.ndarray:
     return edged[2:] - edged[:-2]
 
 
-# ---------------------------------------------------------------- Keras: (batch, samples) -> features
-
-
-class FrontEnd(keras.layers.Layer):
-    """Base of the front-end layers: always float32, rebuilt from the fields of its `FeatureConfig`."""
-
-    kind: str  # set by each front end, the key in FRONT_ENDS
-
-    def __init__(self, name: str | None = None, **feature_fields):
-        super().__init__(name=name or self.kind, dtype="float32", trainable=False)
-        self.features = FeatureConfig(**{"kind": self.kind, **feature_fields})
-
-    def get_config(self):
-        return {"name": self.name, **asdict(self.features)}
-
-    @classmethod
-    def from_config(cls, config):
-        known = {f.name for f in fields(FeatureConfig)} | {"name"}
-        return cls(**{k: v for k, v in config.items() if k in known})
-
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], *feature_shape(self.features))
-
-    def _stft_power(self, waveform):
-        config = self.features
-        padded = ops.pad(waveform, ((0, 0), (0, _end_padding(config))))
-        return _power(padded, config.window, config.hop, _hann(config.window))  # (batch, frames, bins)
-
-
-def _power(waveform, fft: int, hop: int, window: np.ndarray):
-    real, imag = ops.stft(
-        waveform,
-        sequence_length=fft,
-        sequence_stride=hop,
-        fft_length=fft,
-        window=window.astype(np.float32),
-        center=False,
-    )
-    return ops.square(real) + ops.square(imag)
-
-
-@keras.saving.register_keras_serializable(package="spoof_detection")
-class LogSTFT(FrontEnd):
-    """Log power spectrogram: (batch, samples) -> (batch, frames, bins, 1)."""
-
-    kind = "log_stft"
-
-    def call(self, waveform):
-        return ops.expand_dims(ops.log(self._stft_power(waveform) + self.features.power_floor), -1)
-
-
-@keras.saving.register_keras_serializable(package="spoof_detection")
-class LogMel(FrontEnd):
-    """Log mel spectrogram: (batch, samples) -> (batch, frames, mel_bands, 1)."""
-
-    kind = "mel"
-
-    def call(self, waveform):
-        matrix = mel_matrix(self.features.window, self.features.mel_bands).astype(np.float32)
-        bands = ops.matmul(self._stft_power(waveform), matrix)
-        return ops.expand_dims(ops.log(bands + self.features.power_floor), -1)
-
-
-@keras.saving.register_keras_serializable(package="spoof_detection")
-class LFCC(FrontEnd):
-    """Linear-frequency cepstra with deltas: (batch, samples) -> (batch, frames, 3 * lfcc_filters, 1)."""
-
-    kind = "lfcc"
-
-    def call(self, waveform):
-        emphasised = waveform[:, 1:] - PRE_EMPHASIS * waveform[:, :-1]
-        emphasised = ops.concatenate([waveform[:, :1], emphasised], axis=1)
-        padded = ops.pad(emphasised, ((0, 0), (LFCC_FFT // 2, LFCC_FFT // 2)))
-        power = _power(padded, LFCC_FFT, LFCC_HOP, _lfcc_window())
-        filters = self.features.lfcc_filters
-        bands = ops.matmul(power, linear_matrix(filters).astype(np.float32)) + self.features.power_floor
-        static = ops.matmul(ops.log(bands) / np.float32(np.log(10)), _dct_matrix(filters).astype(np.float32))
-        delta = _delta(static)
-        return ops.expand_dims(ops.concatenate([static, delta, _delta(delta)], axis=-1), -1)
-
-
-def _delta(x):
-    """x[t+1] - x[t-1] over axis 1, the first and last frame repeated."""
-    edged = ops.concatenate([x[:, :1], x, x[:, -1:]], axis=1)
-    return edged[:, 2:] - edged[:, :-2]
-
-
-@keras.saving.register_keras_serializable(package="spoof_detection")
-class CQT(FrontEnd):
-    """Log constant-Q magnitude: (batch, samples) -> (batch, frames, cqt_bins, 1)."""
-
-    kind = "cqt"
-
-    def call(self, waveform):
-        responses, fft = _cqt_plan(self.features.samples, self.features.cqt_bins)
-        rows, columns, _ = responses.shape
-        padded = ops.pad(waveform, ((0, 0), (0, fft - self.features.samples)))
-        real, imag = (
-            ops.einsum("brc,rck->bkc", ops.reshape(part[:, : rows * columns], (-1, rows, columns)), responses)
-            for part in ops.rfft(padded)
-        )
-        # keras.ops has no plain inverse FFT; |ifft(z)| = |fft(conj z)| / columns
-        real, imag = ops.fft((real, -imag))
-        magnitude = ops.sqrt(ops.square(real) + ops.square(imag)) / fft  # (batch, bins, columns)
-        frames = magnitude[:, :, : self.features.samples // CQT_HOP + 1]
-        return ops.expand_dims(ops.log1p(ops.transpose(frames, (0, 2, 1))), -1)
-
-
-@keras.saving.register_keras_serializable(package="spoof_detection")
-class RawWaveform(FrontEnd):
-    """The samples: (batch, samples) -> (batch, samples, 1)."""
-
-    kind = "raw"
-
-    def call(self, waveform):
-        return ops.expand_dims(waveform, -1)
-
-
-FRONT_ENDS = {
-    "log_stft": (log_stft, LogSTFT),
-    "mel": (mel, LogMel),
-    "lfcc": (lfcc, LFCC),
-    "cqt": (cqt, CQT),
-    "raw": (raw, RawWaveform),
-}
+FEATURES = {"log_stft": log_stft, "mel": mel, "lfcc": lfcc, "cqt": cqt, "raw": raw}
 
 
 def feature_shape(config: FeatureConfig) -> tuple[int, ...]:
@@ -308,9 +182,4 @@ def extract_features(waveform: np.ndarray, config: FeatureConfig = DEFAULT_FEATU
     """Features of one clip of exactly `config.samples` samples (see `audio.fit_length`)."""
     if waveform.shape != (config.samples,):
         raise UserError(f"{config.kind} wants {config.samples} samples, got {waveform.shape}; use audio.fit_length")
-    return FRONT_ENDS[config.kind][0](waveform, config)
-
-
-def front_end_layer(config: FeatureConfig) -> FrontEnd:
-    """The Keras layer that computes the same features inside a model."""
-    return FRONT_ENDS[config.kind][1](**asdict(config))
+    return FEATURES[config.kind](waveform, config)

@@ -34,7 +34,8 @@ from architectures.simple_cnn import simple_cnn
 from backend import keras
 from config import Config, feature_config, write_json
 from errors import UserError
-from feature_extraction import feature_shape, front_end_layer
+from feature_extraction import feature_shape
+from front_ends import front_end_layer
 from feature_masks import FeatureMasks
 from losses import COSINE_LOSSES, cosine_head
 

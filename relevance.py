@@ -30,7 +30,8 @@ from audio import fit_length
 from backend import keras
 from config import SAMPLE_RATE, FeatureConfig
 from errors import UserError
-from feature_extraction import CQT_BINS_PER_OCTAVE, CQT_LOWEST_HZ, FrontEnd, front_end_layer
+from feature_extraction import CQT_BINS_PER_OCTAVE, CQT_LOWEST_HZ
+from front_ends import FrontEnd, front_end_layer
 from inference import input_samples, window_logits
 from sound_cells import SoundCells
 

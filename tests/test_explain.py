@@ -24,7 +24,7 @@ from config import SAMPLE_RATE, FeatureConfig
 from errors import UserError, run_command
 from explain import explain, heaviest_rectangle
 from faithfulness import LOUDEST, Check, check_methods, move_region, named_regions, resynthesise_segment
-from feature_extraction import front_end_layer
+from front_ends import front_end_layer
 from model import MODELS, SpoofLogit, build_model, save_model
 from relevance import METHODS, find_method, reason_against
 from resynthesis import CHAINS

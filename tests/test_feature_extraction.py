@@ -18,12 +18,8 @@ from audio import fit_length, load_audio
 from backend import keras
 from config import DEFAULT_FEATURES, SAMPLE_RATE, FeatureConfig, feature_config
 from errors import UserError
-from feature_extraction import (
-    FRONT_ENDS,
-    extract_features,
-    feature_shape,
-    front_end_layer,
-)
+from feature_extraction import FEATURES, extract_features, feature_shape
+from front_ends import LAYERS, front_end_layer
 from model import SpoofLogit
 
 REPO = Path(__file__).resolve().parents[1]
@@ -255,8 +251,8 @@ def test_wrong_use_is_one_line() -> None:
 
 
 def test_every_kind_is_listed_everywhere() -> None:
-    assert set(FRONT_ENDS) == set(DEFAULT_FEATURES)
-    for kind, (_, layer) in FRONT_ENDS.items():
+    assert set(FEATURES) == set(LAYERS) == set(DEFAULT_FEATURES)
+    for kind, layer in LAYERS.items():
         assert feature_config(kind).kind == layer.kind == kind
 
 

@@ -13,7 +13,7 @@ import model as model_file
 from backend import keras
 from config import Config, FeatureConfig
 from errors import UserError
-from feature_extraction import front_end_layer
+from front_ends import front_end_layer
 from model import (
     MODELS,
     MaxFeatureMap,

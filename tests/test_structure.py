@@ -19,7 +19,7 @@ REPO = Path(__file__).resolve().parents[1]
 LAYERS = (
     "errors config schedule frames audio figure_style clip_plots html_page protocols metrics plots file_index",
     "sound_cells splits run_findings measurements shortcuts dataset_plots dataset_findings rawboost augmentation",
-    "backend feature_extraction feature_masks score_files calibration dataset_report demo_speech resynthesis",
+    "feature_extraction backend front_ends feature_masks score_files calibration dataset_report demo_speech resynthesis",
     "vocoders speech_engines more_recordings",
     "losses optimizers complexity architectures data_utils demo_corpus evaluate model checkpoint",
     "data_generator inference relevance faithfulness explain streaming timeline training import_weights score",
@@ -28,7 +28,7 @@ LAYERS = (
 ORDER = " ".join(LAYERS).split()
 HEAVY = {"keras", "tensorflow", "backend"}  # seconds to import
 LIGHT = set(ORDER[: ORDER.index("evaluate") + 1]) - set(
-    ["backend", "feature_extraction", "feature_masks", "losses", "optimizers", "complexity", "architectures"]
+    ["backend", "front_ends", "feature_masks", "losses", "optimizers", "complexity", "architectures"]
 )
 LAZY_TENSORFLOW = ("data_generator", "training", "complexity", "relevance")
 WEIGHTS = ".keras"  # the one binary kind of file that is kept
