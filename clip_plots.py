@@ -1,8 +1,11 @@
-"""Figures of one clip: its waveform above its spectrogram, or above what a detector says of every moment.
+"""Figures of a clip, or of a few side by side: waveform above spectrograms, or above what a detector says of it.
 
 from clip_plots import clip_figure
 clip_figure(waveform, log_stft(waveform, FeatureConfig(samples=len(waveform)))[..., 0])
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,14 +17,26 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from config import BONAFIDE, SAMPLE_RATE, SPOOF
-from figure_style import BLACK, BLUE, CLASS_COLOURS, CLASS_NAMES, YELLOW, new_figure, tidy
+from figure_style import BLACK, CLASS_COLOURS, CLASS_NAMES, YELLOW, new_figure, tidy
 
 DECIBELS = 10 / np.log(10)  # per unit of natural-log power
 DYNAMIC_RANGE = 80  # dB shown below the loudest cell
+MEL_TICKS = (0, 0.5, 1, 2, 4, 8)  # kHz
 SEGMENT_COLOURS = {"spoof": CLASS_COLOURS[SPOOF], "uncertain": YELLOW}
 
 
-def draw_waveform(axes: Axes, waveform: np.ndarray, start: float = 0.0, colour: str = BLUE) -> None:
+@dataclass(frozen=True)
+class ExampleClip:
+    """One clip to draw: title, waveform (samples,) at 16 kHz and its colour, natural-log pictures (frames, bins)."""
+
+    title: str
+    waveform: np.ndarray
+    log_stft: np.ndarray
+    mel: np.ndarray
+    colour: str = BLACK
+
+
+def draw_waveform(axes: Axes, waveform: np.ndarray, start: float = 0.0, colour: str = BLACK) -> None:
     """Amplitude of (samples,) at 16 kHz over seconds, the first sample at `start`."""
     seconds = start + np.arange(len(waveform)) / SAMPLE_RATE
     tidy(axes).plot(seconds, waveform, linewidth=0.5, color=colour)
@@ -55,6 +70,40 @@ def clip_figure(waveform: np.ndarray, spectrogram: np.ndarray) -> Figure:
     return figure
 
 
+def clips_figure(clips: Sequence[ExampleClip]) -> Figure:
+    """Clips side by side, a few: waveform over log-STFT over mel spectrogram, in one scale of dB."""
+    figure = new_figure(8.0 if len(clips) == 1 else 1.2 + 3.2 * len(clips), 6.6)
+    grid = figure.subplots(3, len(clips), squeeze=False, height_ratios=(1, 2, 2), sharex="col")
+    highest = max(np.abs(clip.waveform).max() for clip in clips)
+    pictures = [[], []]
+    for number, (column, clip) in enumerate(zip(grid.T, clips, strict=True)):
+        seconds = len(clip.waveform) / SAMPLE_RATE
+        draw_waveform(column[0], clip.waveform, colour=clip.colour)
+        column[0].set(title=clip.title, ylim=(-1.05 * highest, 1.05 * highest))
+        pictures[0].append(draw_spectrogram(column[1], clip.log_stft, seconds))
+        pictures[1].append(draw_spectrogram(column[2], clip.mel, seconds))
+        column[1].set_xlabel("")
+        column[2].set_yticks(_mel_places(), [f"{tick:g}" for tick in MEL_TICKS])
+        for axes in column if number else ():
+            axes.set_ylabel("")
+    for row, (drawn, kind) in enumerate(zip(pictures, ("log-STFT", "mel"), strict=True), 1):
+        low = max(picture.get_clim()[0] for picture in drawn)
+        high = max(picture.get_array().max() for picture in drawn)
+        for picture in drawn:
+            picture.set_clim(low, high)
+        grid[row, 0].set_ylabel(f"{kind}: frequency (kHz)")
+        figure.colorbar(drawn[0], ax=grid[row], label="power (dB)", pad=0.01)
+    figure.align_ylabels(grid[:, 0])
+    return figure
+
+
+def _mel_places() -> np.ndarray:
+    """Where MEL_TICKS lie on an axis from 0 to 8 that is even in mel (Slaney's, as the front end's)."""
+    hertz = 1000 * np.array(MEL_TICKS)
+    mel = np.where(hertz < 1000, 3 * hertz / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4))
+    return mel / mel[-1] * SAMPLE_RATE / 2000
+
+
 def timeline_figure(
     envelope: np.ndarray, table: pd.DataFrame, segments: pd.DataFrame, threshold: float, band: tuple[float, float]
 ) -> Figure:
@@ -64,7 +113,7 @@ def timeline_figure(
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
     places = np.arange(0, envelope.shape[1], max(1, envelope.shape[1] // 2000))
     times, peaks = envelope[0, places], np.maximum.reduceat(envelope[1], places)
-    tidy(upper).fill_between(times, -peaks, peaks, step="post", color=BLUE, linewidth=0)
+    tidy(upper).fill_between(times, -peaks, peaks, step="post", color="0.35", linewidth=0)
     upper.set(ylabel="amplitude", xlim=(0, seconds))
     centre = (table["start"] + table["end"]) / 2
     tidy(lower).axhspan(*band, color="0.88", linewidth=0, label="uncertain")
@@ -109,7 +158,7 @@ def explanation_figure(
     seconds, rows = len(waveform) / SAMPLE_RATE, len(relevance)
     figure = new_figure(7.6, 6.0)
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(1, 2.6, 1.2))
-    draw_waveform(top, waveform, start, BLACK)
+    draw_waveform(top, waveform, start)
     top.set_title(title, fontsize=11)
     draw_spectrogram(middle, spectrogram, seconds, start, "gray_r").set_alpha(0.55)
     strongest = float(np.quantile(np.abs(relevance), 0.995)) or 1.0

@@ -9,23 +9,20 @@ import numpy as np
 import pandas as pd
 
 from config import BONAFIDE, SPOOF
-from dataset_plots import CLASSES, file_kind, split_name
+from dataset_plots import CLASSES, file_kind, is_others, split_name
 from measurements import HERTZ, MEASUREMENTS, Spectra
 from protocols import UNKNOWN_SPEAKER
-from shortcuts import FEWEST
+from run_findings import percent
+from shortcuts import FEWEST, FEWEST_JOINT
 
+SILENCES = ("lead_silence", "trail_silence")
 TELLING = 0.40  # an EER below this is called a shortcut
 BANDS = ((0, 1000), (1000, 2000), (2000, 4000), (4000, 6000), (6000, 8000))  # Hz
 
 
-def percent(share: float) -> str:
-    """A share in percent, with one digit."""
-    return f"{100 * share:.1f} %"
-
-
 def rounded(value: float) -> str:
-    """A measured value for a sentence: four digits, and no more than three behind the point."""
-    return f"{round(value, 3) + 0:.4g}"  # + 0: no minus zero
+    """A measured value for a sentence: four digits, all of those before the point and at most three behind it."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{round(value, 3) + 0:.4g}"  # + 0: no minus zero
 
 
 def _shared_with_train(table: pd.DataFrame, column: str, what: str) -> str:
@@ -39,20 +36,23 @@ def _shared_with_train(table: pd.DataFrame, column: str, what: str) -> str:
 
 
 def balance(counts: pd.DataFrame) -> str:
-    """How uneven the classes of each split are, and what a constant answer would reach."""
+    """How uneven the classes of each split are, and what a constant answer would reach; a line a split."""
     said = []
     for split, part in counts.groupby("split", sort=False):
         found = part.set_index("label")["found"]
         real, fake = (int(found.get(label, 0)) for label in (BONAFIDE, SPOOF))
-        if real and fake:
-            common = CLASSES[SPOOF if fake > real else BONAFIDE][0]
+        if real and real == fake:
+            said.append(f"{split_name(split)}: as many spoof as bona fide clips.")
+        elif real and fake:
+            many, few = (SPOOF, BONAFIDE) if fake > real else (BONAFIDE, SPOOF)
             said.append(
-                f"{split_name(split)}: {fake / real:.3g} times as many spoof as bona fide clips; "
-                f"always answering {common} is right in {percent(max(real, fake) / (real + fake))}."
+                f"{split_name(split)}: {max(real, fake) / min(real, fake):.3g} times as many {CLASSES[many][0]} as "
+                f"{CLASSES[few][0]} clips; always answering {CLASSES[many][0]} is right in "
+                f"{percent(max(real, fake) / (real + fake))}."
             )
         elif real or fake:
             said.append(f"{split_name(split)}: {CLASSES[SPOOF if fake else BONAFIDE][0]} only.")
-    return " ".join(said)
+    return "\n".join(said)
 
 
 def attacks(table: pd.DataFrame) -> str:
@@ -100,7 +100,8 @@ def measurement(row: pd.Series) -> str:
         return f"{text}the same in all clips."
     interval = f"{percent(row['eer'])} EER (95 % interval {100 * row['eer_low']:.0f} to {100 * row['eer_high']:.0f})"
     if is_shortcut(row):
-        return f"{text}this alone separates the classes with {interval}; a detector may learn it."
+        known = ", a known shortcut of such sets" if row["measurement"] in SILENCES else ""
+        return f"{text}this alone separates the classes with {interval}{known}; a detector may learn it."
     return f"{text}alone {interval}."
 
 
@@ -110,14 +111,20 @@ def is_shortcut(row: pd.Series) -> bool:
 
 
 def of_measurements(ranked: pd.DataFrame, names: Iterable[str]) -> str:
-    """What the named measurements tell about the class, one sentence each."""
+    """What the named measurements tell about the class, a line each."""
     alone = ranked[(ranked["split"] == "all").to_numpy()].set_index("measurement", drop=False)
-    return " ".join(measurement(alone.loc[name]) for name in names)
+    return "\n".join(measurement(alone.loc[name]) for name in names)
 
 
-def shortcuts(ranked: pd.DataFrame) -> list[str]:
-    """One sentence for every measurement that separates the classes."""
-    return [measurement(row) for _, row in ranked.iterrows() if is_shortcut(row)]
+def shortcuts(ranked: pd.DataFrame, together: pd.DataFrame) -> list[str]:
+    """What gives the classes away: a sentence for every measurement that does so alone, one for all together.
+
+    `ranked` and `together` are those of `shortcuts.rank_measurements` and `shortcuts.joint_tests`.
+    """
+    if ranked.empty:
+        return [f"What gives the classes away is not tested: a class has fewer than {FEWEST} labelled clips."]
+    alone = [measurement(row) for _, row in ranked.iterrows() if is_shortcut(row)]
+    return [*(alone or ["No measurement alone separates the classes clearly."]), joint(together)]
 
 
 def medians(table: pd.DataFrame, names: Iterable[str]) -> str:
@@ -149,10 +156,11 @@ def attack_spectra(spectra: Spectra, members: dict[str, list[str]]) -> str:
     apart = {
         name: float(np.sqrt(np.mean((spectra.statistics(SPOOF, names)[1] - reference) ** 2)))
         for name, names in members.items()
+        if not is_others(name)  # an average of so many is near to every other
     }
     order = sorted(apart, key=apart.__getitem__)
     near, far = (", ".join(f"{name} ({apart[name]:.1f} dB)" for name in some) for some in (order[:2], order[:-3:-1]))
-    return f"Root mean square of a row, over frequency: smallest for {near}; largest for {far}."
+    return f"Difference from bona fide, root mean square over frequency: smallest for {near}; largest for {far}."
 
 
 def by_attack(grid: pd.DataFrame) -> str:
@@ -167,6 +175,8 @@ def by_attack(grid: pd.DataFrame) -> str:
 
 def joint(table: pd.DataFrame) -> str:
     """What a classifier reaches that hears no speech; a table of `shortcuts.joint_tests`."""
+    if table.empty:
+        return f"All measurements together are not tested: a class has fewer than {FEWEST_JOINT} clips to learn from."
     said = [f"{row.tested_on}: AUC {row.auc:.3f}, EER {percent(row.eer)}" for row in table.itertuples()]
     text = f"Boosted trees that see only these numbers, and of each clip no sound, reach on {'; on '.join(said)}."
     if table["eer"].min() >= TELLING:

@@ -1,11 +1,10 @@
-"""Figures of a dataset: classes, attacks, speakers, measurements, spectra, shortcuts, example clips.
+"""Figures of a dataset: classes, attacks, speakers, measurements, spectra, shortcuts.
 
 Every function takes tables or arrays and returns a figure for html_page.Page or save_figure. However many attacks
 there are, `top_attacks` keeps the figures readable: the 20 most frequent ones and all others as one.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,6 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from clip_plots import draw_spectrogram, draw_waveform
 from config import BONAFIDE, SAMPLE_RATE, SPOOF
 from figure_style import (
     BLACK,
@@ -22,7 +20,6 @@ from figure_style import (
     CLASS_NAMES,
     GREEN,
     LINE_STYLES,
-    ORANGE,
     PURPLE,
     SKY,
     YELLOW,
@@ -45,17 +42,6 @@ CLASSES = {
     SPOOF: (CLASS_NAMES[SPOOF], CLASS_COLOURS[SPOOF]),
     -1: ("no label", "0.45"),
 }
-MEL_TICKS = (0, 0.5, 1, 2, 4, 8)  # kHz
-
-
-@dataclass(frozen=True)
-class ExampleClip:
-    """One clip to draw: title, waveform (samples,) at 16 kHz, natural-log pictures (frames, bins)."""
-
-    title: str
-    waveform: np.ndarray
-    log_stft: np.ndarray
-    mel: np.ndarray
 
 
 def split_name(split: str) -> str:
@@ -199,6 +185,7 @@ def _histogram(axes: Axes, table: pd.DataFrame, name: str) -> None:
         axes.set_ylim(0.05, 100)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_ylabel("clips of the class (%), log")
 
 
 def file_kind(table: pd.DataFrame) -> pd.Series:
@@ -287,7 +274,7 @@ def shortcut_bars(ranked: pd.DataFrame, joint: pd.DataFrame) -> Figure:
     eer, low, high = 100 * figures.to_numpy(dtype=np.float64).T
     figure, axes = figure_with_axes(8.2, 1.2 + 0.32 * len(names))
     places = np.arange(len(names)) + 0.5 * (np.arange(len(names)) >= len(alone))
-    axes.barh(places, eer, height=0.65, color=[SKY] * len(alone) + [ORANGE] * len(joint))
+    axes.barh(places, eer, height=0.65, color=[SKY] * len(alone) + [GREEN] * len(joint))
     measured = np.isfinite(low)
     reach = np.stack([eer - low, high - eer]).clip(min=0)[:, measured]
     axes.errorbar(eer[measured], places[measured], xerr=reach, fmt="none", ecolor=BLACK, capsize=3, linewidth=1.1)
@@ -313,37 +300,3 @@ def shortcut_grid(grid: pd.DataFrame) -> Figure:
     axes.set_xticks(range(grid.shape[1]), [MEASUREMENTS[name][0] for name in grid], rotation=40, ha="right", fontsize=9)
     figure.colorbar(image, ax=axes, label="EER (%)")
     return figure
-
-
-def clips_figure(clips: Sequence[ExampleClip]) -> Figure:
-    """Clips side by side, up to four: waveform over log-STFT over mel spectrogram, in one scale of dB."""
-    figure = new_figure(8.0 if len(clips) == 1 else 1.2 + 3.0 * len(clips), 6.6)
-    grid = figure.subplots(3, len(clips), squeeze=False, height_ratios=(1, 2, 2), sharex="col")
-    highest = max(np.abs(clip.waveform).max() for clip in clips)
-    pictures = [[], []]
-    for number, (column, clip) in enumerate(zip(grid.T, clips, strict=True)):
-        seconds = len(clip.waveform) / SAMPLE_RATE
-        draw_waveform(column[0], clip.waveform)
-        column[0].set(title=clip.title, ylim=(-1.05 * highest, 1.05 * highest))
-        pictures[0].append(draw_spectrogram(column[1], clip.log_stft, seconds))
-        pictures[1].append(draw_spectrogram(column[2], clip.mel, seconds))
-        column[1].set_xlabel("")
-        column[2].set_yticks(_mel_places(), [f"{tick:g}" for tick in MEL_TICKS])
-        for axes in column if number else ():
-            axes.set_ylabel("")
-    for row, (drawn, kind) in enumerate(zip(pictures, ("log-STFT", "mel"), strict=True), 1):
-        low = max(picture.get_clim()[0] for picture in drawn)
-        high = max(picture.get_array().max() for picture in drawn)
-        for picture in drawn:
-            picture.set_clim(low, high)
-        grid[row, 0].set_ylabel(f"{kind}: frequency (kHz)")
-        figure.colorbar(drawn[0], ax=grid[row], label="power (dB)", pad=0.01)
-    figure.align_ylabels(grid[:, 0])
-    return figure
-
-
-def _mel_places() -> np.ndarray:
-    """Where MEL_TICKS lie on an axis from 0 to 8 that is even in mel (Slaney's, as the front end's)."""
-    hertz = 1000 * np.array(MEL_TICKS)
-    mel = np.where(hertz < 1000, 3 * hertz / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4))
-    return mel / mel[-1] * SAMPLE_RATE / 2000

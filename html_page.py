@@ -28,17 +28,20 @@ from figure_style import png_bytes
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 60rem; margin: 0 auto;
-  padding: 1rem 1.2rem 4rem; }
+  padding: 1rem 1.2rem 4rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.7rem; margin: .6rem 0 0; } h2 { font-size: 1.25rem; margin: 2.4rem 0 .4rem;
   border-bottom: 1px solid #ccc; }
 nav a { margin-right: 1rem; white-space: nowrap; } a { color: #005a8f; }
-figure { margin: 1rem 0; } figcaption { margin-top: .3rem; } img { max-width: 100%; height: auto; }
-.table { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; margin: .6rem 0; }
+figure { margin: 1rem 0; } figcaption { margin-top: .3rem; white-space: pre-line; }
+img { max-width: 100%; height: auto; }
+.wide { overflow-x: auto; overflow-wrap: normal; }
+table { border-collapse: collapse; font-size: .88rem; margin: .6rem 0; }
 th, td { padding: .2rem .6rem; text-align: left; border-bottom: 1px solid #e3e3e3; vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.number { text-align: right; font-variant-numeric: tabular-nums; } td.number { white-space: nowrap; }
 pre { background: #f5f5f5; padding: .6rem .8rem; overflow-x: auto; font-size: .85rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 0 1.4rem; }
 audio { display: block; width: 100%; max-width: 26rem; height: 2.2rem; }
+@media (max-width: 40rem) { .wide img { max-width: 34rem; } .grid .wide img { max-width: 100%; } }
 @media print { nav, audio { display: none; } figure, tr { break-inside: avoid; } }
 """
 
@@ -82,20 +85,22 @@ class Page:
         self.parts.append("</div>")
 
     def figure(self, picture: Figure | Path, description: str, finding: str = "") -> None:
-        """A figure or a PNG file; `description` stands in for who cannot see it, `finding` below it."""
+        """A figure or a PNG file; `description` stands in for who cannot see it, the lines of `finding` below it."""
         data = picture.read_bytes() if isinstance(picture, Path) else png_bytes(picture)
         encoded = base64.b64encode(data).decode()
         self.parts.append(
-            f'<figure><img alt="{html.escape(description)}" src="data:image/png;base64,{encoded}">'
-            f"<figcaption>{html.escape(finding)}</figcaption></figure>"
+            f'<figure><div class="wide"><img alt="{html.escape(description)}" src="data:image/png;base64,{encoded}">'
+            f"</div><figcaption>{html.escape(finding)}</figcaption></figure>"
         )
 
     def table(self, table: pd.DataFrame) -> None:
         """The rows of a table, without its index; floats keep four significant digits, a text can be a number too."""
-        head = "".join(f"<th>{html.escape(str(name))}</th>" for name in table.columns)
-        rows = ("".join(map(_cell, row)) for row in table.itertuples(index=False, name=None))
+        columns = [[_cell(value) for value in table.iloc[:, place]] for place in range(table.shape[1])]
+        numbers = [any(number for _, number in column) for column in columns]
+        head = "".join(_tag("th", str(name), number) for name, number in zip(table.columns, numbers, strict=True))
+        rows = ("".join(_tag("td", *cell) for cell in row) for row in zip(*columns, strict=True))
         body = "".join(f"<tr>{row}</tr>" for row in rows)
-        self.parts.append(f'<div class="table"><table><tr>{head}</tr>{body}</table></div>')
+        self.parts.append(f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>')
 
     def audio(self, waveform: np.ndarray, caption: str) -> None:
         """A player of a waveform (samples,) at 16 kHz, without loss."""
@@ -129,12 +134,17 @@ class Page:
         return path
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> tuple[str, bool]:
+    """What a table shows of a value, and whether that is a number."""
     if isinstance(value, bool | np.bool_):
-        return f"<td>{'yes' if value else 'no'}</td>"
+        return "yes" if value else "no", False
     if isinstance(value, int | np.integer):
-        return f'<td class="number">{value:,}</td>'
+        return f"{value:,}", True
     if isinstance(value, float | np.floating):
-        return f'<td class="number">{"" if np.isnan(value) else f"{value:.4g}"}</td>'
-    kind = ' class="number"' if re.fullmatch(r"-?[\d,.]+( %)?", str(value)) else ""
-    return f"<td{kind}>{html.escape(str(value))}</td>"
+        return "" if np.isnan(value) else f"{value:.4g}", True
+    return str(value), re.fullmatch(r"-?[\d,]+(\.\d+)?( %)?", str(value)) is not None
+
+
+def _tag(kind: str, text: str, number: bool) -> str:
+    attribute = ' class="number"' if number else ""
+    return f"<{kind}{attribute}>{html.escape(text)}</{kind}>"

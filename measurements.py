@@ -50,6 +50,7 @@ FRAME_HOP = SAMPLE_RATE // 100  # frames of 20 ms every 10 ms
 SILENCE_BELOW = 0.01  # of the loudest frame: 40 dB
 BAND_BELOW = 1e-7  # of the strongest bin's power: 70 dB
 WINDOW = 1024
+FAINTEST = 1e-30  # power: a click where every window is 0 must not be divided by
 HERTZ = np.arange(WINDOW // 2 + 1) * SAMPLE_RATE / WINDOW
 AT_ONCE = 2048  # windows: about a minute of sound
 BATCH, SAVE_EVERY = 64, 512  # clips
@@ -68,7 +69,7 @@ def mean_power(waveform: np.ndarray) -> np.ndarray:
     for first in range(0, len(windows), AT_ONCE):
         spectrum = scipy.fft.rfft(windows[first : first + AT_ONCE] * hann)
         total += (spectrum.real**2 + spectrum.imag**2).sum(axis=0, dtype=np.float64)
-    return total / len(windows)
+    return np.maximum(total / len(windows), FAINTEST)
 
 
 def measure_clip(path: str | Path) -> tuple[dict[str, float], np.ndarray]:
@@ -118,14 +119,15 @@ class Spectra:
 
 
 def _key(rows: pd.DataFrame) -> str:
-    """What the measurements depend on: the clips, their order and groups, and this code."""
+    """What the measurements depend on: the clips, what the table says of them, their order, and this code."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    for path, label, attack in zip(rows["path"], rows["label"], rows["attack"], strict=True):
+    for row in rows[IDENTITY].itertuples(index=False):
+        digest.update(repr(tuple(map(str, row))).encode())
         try:
-            stat = Path(path).stat()
-            digest.update(f"{path}\t{label}\t{attack}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
+            stat = Path(row.path).stat()
+            digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
         except OSError:
-            digest.update(f"{path}\t{label}\t{attack}\tgone\n".encode())
+            digest.update(b"gone")
     return digest.hexdigest()
 
 

@@ -35,8 +35,8 @@ from backend import keras
 from config import Config, feature_config, write_json
 from errors import UserError
 from feature_extraction import feature_shape
-from front_ends import front_end_layer
 from feature_masks import FeatureMasks
+from front_ends import front_end_layer
 from losses import COSINE_LOSSES, cosine_head
 
 layers, ops = keras.layers, keras.ops

@@ -20,6 +20,7 @@ from config import BONAFIDE, LABELS, SPOOF
 from figure_style import (
     BLACK,
     BLUE,
+    CLASS_COLOURS,
     CLASS_NAMES,
     GREEN,
     LINE_STYLES,
@@ -93,7 +94,7 @@ def score_histogram(
     if high - low < 1e-9:  # constant scores still need a bin with a width
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, 81)
-    for label, colour, hatch in ((BONAFIDE, BLUE, ""), (SPOOF, ORANGE, "////")):
+    for label, colour, hatch in zip((BONAFIDE, SPOOF), CLASS_COLOURS, ("", "////"), strict=True):
         part = scores[labels == label]
         axes.hist(
             part,
@@ -104,7 +105,7 @@ def score_histogram(
             edgecolor=colour,
             hatch=hatch,
             linewidth=1.2,
-            label=f"{LABELS[label]} ({len(part):,})",
+            label=f"{CLASS_NAMES[label]} ({len(part):,})",
         )
     for number, (name, threshold) in enumerate((thresholds or {}).items()):
         style = LINE_STYLES[(number + 1) % len(LINE_STYLES)]

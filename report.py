@@ -206,9 +206,10 @@ def show_attacks(page: Page, run: Run) -> None:
             bars = attack_bars(report["per_attack"], report["eer"], run.folder / f"attacks_{split}.png", title, known)
         page.figure(bars, f"EER of every attack of {split}", " ".join(findings.attacks(report, trained_on, split)))
         page.table(_attack_table(report, trained_on))
-    over = findings.interval_of(run.reports[run.split])
-    if over is not None:
-        page.text(f"Intervals (95 %) are from resampling {over[1]}; bars whose intervals overlap may well be equal.")
+    rows = [row for report in run.reports.values() for row in report["per_attack"].values()]
+    if any("eer_interval" in row for row in rows):
+        over = findings.interval_of(run.reports[run.split])[1]
+        page.text(f"Intervals (95 %) are from resampling {over}; attacks whose intervals overlap may well be equal.")
 
 
 def _attack_table(report: dict[str, Any], trained_on: list[str]) -> pd.DataFrame:
@@ -226,7 +227,8 @@ def _attack_table(report: dict[str, Any], trained_on: list[str]) -> pd.DataFrame
                 "in training": attack in trained_on,
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table if table["95 % interval"].any() else table.drop(columns="95 % interval")
 
 
 def show_wrong(page: Page, run: Run, clips: pd.DataFrame, missing: str) -> None:

@@ -34,9 +34,14 @@ def interval_of(report: Report, key: str = "eer") -> tuple[tuple[float, float], 
     return None
 
 
+def with_interval(share: float, low: float = np.nan, high: float = np.nan) -> str:
+    """A share in percent with its interval, if there is one."""
+    return percent(share) + ("" if np.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]")
+
+
 def eer_with_interval(report: Report) -> str:
     found = interval_of(report)
-    return percent(report["eer"]) + (f" [{100 * found[0][0]:.1f}, {100 * found[0][1]:.1f}]" if found else "")
+    return with_interval(report["eer"], *(found[0] if found else ()))
 
 
 # ---------------------------------------------------------------- training
@@ -189,8 +194,7 @@ def attacks(report: Report, trained_on: Collection[str], split: str) -> list[str
 
 
 def _attack_eer(row: Mapping[str, Any]) -> str:
-    low, high = row.get("eer_interval", (None, None))
-    return percent(row["eer"]) + ("" if low is None else f" [{100 * low:.1f}, {100 * high:.1f}]")
+    return with_interval(row["eer"], *row.get("eer_interval", ()))
 
 
 def wrong_clips(wrong: pd.DataFrame, trials: pd.DataFrame) -> list[str]:

@@ -96,10 +96,13 @@ def rank_by_attack(table: pd.DataFrame, attacks: pd.Series) -> pd.DataFrame:
     return pd.DataFrame.from_dict(grid, orient="index", columns=list(MEASUREMENTS))
 
 
-def _group_folds(groups: np.ndarray, rng: np.random.Generator) -> Folds:
-    """Cut the rows in five by whole groups, drawn at random."""
+def _fold_of(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Deal whole groups, in random order, out to five folds: the fold of each row."""
     _, group = np.unique(groups, return_inverse=True)
-    fold = (rng.permutation(group.max() + 1) % FOLDS)[group]
+    return (rng.permutation(group.max() + 1) % FOLDS)[group]
+
+
+def _folds(fold: np.ndarray) -> Folds:
     return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(FOLDS) if (fold == k).any()]
 
 
@@ -111,17 +114,18 @@ def _schemes(table: pd.DataFrame, rng: np.random.Generator) -> Iterator[tuple[st
         if both_classes(table.iloc[sides[0]], FEWEST_JOINT) and both_classes(table.iloc[sides[1]]):
             yield f"{tested}, learned on train", [(sides[0], sides[1])]
             break
-    clips = len(table) + np.arange(len(table))
-    attacks = np.where(label == SPOOF, pd.factorize(table["attack"])[0], clips)
-    named = set(table["attack"][label == SPOOF])
+    clips, spoof = np.arange(len(table)), label == SPOOF
+    named = set(table["attack"][spoof])
     if len(named) >= 3 and UNKNOWN_ATTACK not in named:
-        yield "attacks it never saw", _group_folds(attacks, rng)
+        fold = _fold_of(clips, rng)  # of bona fide, clip by clip
+        fold[spoof] = _fold_of(table["attack"][spoof], rng)
+        yield "attacks it never saw", _folds(fold)
     for column, unknown in (("page", UNKNOWN_PAGE), ("speaker", UNKNOWN_SPEAKER)):
         known = np.flatnonzero(table[column] != unknown)
         names = pd.factorize(table[column].iloc[known])[0]
         if len(set(names)) >= FOLDS:
-            yield f"{column}s it never saw", [(known[a], known[b]) for a, b in _group_folds(names, rng)]
-    yield "random clips (speakers and attacks shared)", _group_folds(clips, rng)
+            yield f"{column}s it never saw", [(known[a], known[b]) for a, b in _folds(_fold_of(names, rng))]
+    yield "random clips (speakers and attacks shared)", _folds(_fold_of(clips, rng))
 
 
 def joint_tests(table: pd.DataFrame, seed: int = 1) -> pd.DataFrame:

@@ -19,8 +19,8 @@ REPO = Path(__file__).resolve().parents[1]
 LAYERS = (
     "errors config schedule frames audio figure_style clip_plots html_page protocols metrics plots file_index",
     "sound_cells splits run_findings measurements shortcuts dataset_plots dataset_findings rawboost augmentation",
-    "feature_extraction backend front_ends feature_masks score_files calibration dataset_report demo_speech resynthesis",
-    "vocoders speech_engines more_recordings",
+    "feature_extraction backend front_ends feature_masks score_files calibration dataset_report demo_speech",
+    "resynthesis vocoders speech_engines more_recordings",
     "losses optimizers complexity architectures data_utils demo_corpus evaluate model checkpoint",
     "data_generator inference relevance faithfulness explain streaming timeline training import_weights score",
     "training_corpus robustness recipes worst_errors report eda experiment compare main verdict_words app",
