@@ -1,7 +1,7 @@
 """Where in time and frequency a verdict comes from, and whether that is true.
 
     python explain.py clip.wav more.mp3 folder/ --model runs/... [--method M] [--out DIR]
-    python explain.py --check DATASET --model runs/... [--split eval] [--limit N] [--seed S]
+    python explain.py --check DATASET --model runs/... [--split eval] [--limit N] [--seed S] [--allow-missing]
 
     from explain import explain
     explanation = explain(model, load_audio("clip.wav"))
@@ -32,7 +32,6 @@ from audio import load_audio
 from backend import keras
 from clip_plots import explanation_figure
 from config import LABELS, SAMPLE_RATE, FeatureConfig
-from data_utils import read_dataset
 from errors import AudioError, CommandParser, UserError, run_command
 from faithfulness import check_methods, deletion_curves, summary
 from feature_extraction import log_stft
@@ -41,8 +40,8 @@ from html_page import Page
 from inference import checked_waveform, find_audio, input_samples, operating_point
 from model import load_model
 from relevance import DEFAULT_METHOD, METHODS, clip_logits, find_method, reason_against
+from score import add_choice_arguments, chosen_clips
 from sound_cells import CELL_HERTZ, CELL_SECONDS, SoundCells
-from splits import SPLIT_ORDER, stratified_sample
 
 REGIONS = 3  # that are named
 DENSER = 4.0  # a region's cells hold more than this many times the average evidence
@@ -218,28 +217,22 @@ def explain_files(model: keras.Model, files: list[Path], method: str | None, sta
     return 1 if failures else 0
 
 
-def check_dataset(
-    model: keras.Model, dataset: Path, split: str, methods: list[str], limit: int, seed: int, folder: Path
-) -> Path:
-    """Run both tests of faithfulness.py on clips of a dataset; print the findings and write check.html."""
-    data = read_dataset(dataset).usable(allow_missing=True)
-    rows = data if split == "all" else data[data["split"] == split]
-    if rows.empty:
-        raise UserError(f"{dataset}: no clips in split {split}")
-    if len(rows) > limit:
-        rows = stratified_sample(rows.reset_index(drop=True), limit / len(rows), seed)
+def check_clips(
+    model: keras.Model, rows: pd.DataFrame, methods: list[str], seed: int, source: str, folder: Path
+) -> int:
+    """Run both tests of faithfulness.py on the clips of a table; print the findings and write check.html."""
     failures: list[AudioError] = []
     checks = check_methods(model, _clips(rows, failures), methods, seed)
     for error in failures:
         print(f"left out: {error}", file=sys.stderr)
     if not checks[0].named:
-        raise UserError(f"{dataset}: none of {len(rows)} clips could be read; the first: {failures[0]}")
+        raise UserError(f"{source}: none of {len(rows)} clips could be read; the first: {failures[0]}")
     table = summary(checks)
     findings = [check.finding() for check in checks if check.method in methods]
     print(table.to_string(index=False, na_rep=""))
     print("\n".join(findings))
 
-    page = Page(f"Explanations of {model.name}", f"{dataset}, split {split}: {len(checks[0].named)} clips, seed {seed}")
+    page = Page(f"Explanations of {model.name}", f"{source}: {len(checks[0].named)} clips, seed {seed}")
     page.section("Removing what is named")
     page.text(HOW_TO_READ)
     curves = deletion_curves(checks)
@@ -252,7 +245,8 @@ def check_dataset(
     for name, reason in refused.items():
         if reason:
             page.text(f"{name} does not fit this model: {reason}.")
-    return page.write(folder / "check.html")
+    print(page.write(folder / "check.html"))
+    return 1 if failures else 0
 
 
 def _clips(rows: pd.DataFrame, failures: list[AudioError]) -> Iterator[tuple[np.ndarray, int]]:
@@ -272,32 +266,27 @@ def main(argv: list[str] | None = None) -> int:
     add("--start", type=float, metavar="S", help="seconds into the file at which the window begins (0)")
     add("--out", type=Path, default=Path("explanations"), metavar="DIR", help="figures and reports (%(default)s)")
     add("--check", type=Path, metavar="DATASET", help="test the methods on a dataset instead")
-    add("--split", choices=(*SPLIT_ORDER, "all"), help="of --check: the dataset's own split (all)")
-    add("--limit", type=int, metavar="N", help=f"of --check: about N clips, by class and attack ({CHECK_CLIPS})")
-    add("--seed", type=int, help="of --check: of that choice and of the random regions (1)")
+    add_choice_arguments(parser.add_argument_group("which clips --check takes"), CHECK_CLIPS)
     options = parser.parse_args(argv)
 
     if bool(options.files) == bool(options.check):
         raise UserError("give audio files to explain, or --check DATASET")
-    of_check = {name: getattr(options, name) for name in ("split", "limit", "seed")}
-    if options.files and (useless := [name for name, value in of_check.items() if value is not None]):
-        raise UserError(f"--{useless[0]} belongs to --check")
+    changed = [n for n in ("split", "limit", "seed", "allow_missing") if getattr(options, n) != parser.get_default(n)]
+    if options.files and changed:
+        raise UserError(f"--{changed[0].replace('_', '-')} belongs to --check")
     if options.check and options.start is not None:
         raise UserError("--start is for files; --check looks at the first window of every clip")
-    if options.limit is not None and options.limit < 1:
-        raise UserError(f"--limit {options.limit}: must be 1 or more")
-    files = find_audio(options.files)
-    model = load_model(options.model)
     if options.files:
-        return explain_files(model, files, options.method, options.start or 0.0, options.out)
+        files = find_audio(options.files)
+        return explain_files(load_model(options.model), files, options.method, options.start or 0.0, options.out)
+    rows = chosen_clips(options.check, options)
+    model = load_model(options.model)
     if options.method:
         methods = [find_method(model, options.method)[0]]
     else:
         methods = [name for name in METHODS if reason_against(model, name) is None]
-    split, limit = options.split or "all", options.limit or CHECK_CLIPS
-    seed = 1 if options.seed is None else options.seed
-    print(check_dataset(model, options.check, split, methods, limit, seed, options.out))
-    return 0
+    source = f"{options.check}, split {options.split}"
+    return check_clips(model, rows, methods, options.seed, source, options.out)
 
 
 if __name__ == "__main__":

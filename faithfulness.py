@@ -92,9 +92,9 @@ def check_methods(
             checks[name].seconds.append(time.perf_counter() - started)
             _delete(model, sound, relevance, direction, logit, rng, checks[name])
         _delete(model, sound, sound.loudness(), direction, logit, rng, checks[LOUDEST])
-        if label == BONAFIDE and len(waveform) >= SHORTEST * SAMPLE_RATE:
+        if label == BONAFIDE and logit < threshold and len(waveform) >= SHORTEST * SAMPLE_RATE:
             edited, segment = resynthesise_segment(waveform[:samples], chains[number % len(chains)], rng)
-            if clip_logits(model, [edited])[0] >= threshold:  # a segment it overlooks is not what it judged by
+            if clip_logits(model, [edited])[0] >= threshold:  # then it was the segment that turned the verdict
                 sound = SoundCells(edited)
                 for name, rank in [*ranks.items(), (LOUDEST, SoundCells.loudness)]:
                     _locate(sound, rank(sound), segment, checks[name])

@@ -4,7 +4,7 @@
 
 smooth_gradient       the logit's gradient by the share of every cell that is there, averaged over clips in which each
                       cell has a share of its own, drawn from 0 (background) to 1: what a cell adds whatever else is
-                      there (the Banzhaf value of a game of cells; SmoothGrad's idea, with sounds for noise).
+                      there (a Banzhaf value, with shares for coalitions; SmoothGrad's idea, with sounds for noise).
 occlusion             hides a patch at a time and looks what the logit loses. Needs nothing but the model's output;
                       a patch's change is shared evenly among its cells, and averaged over the patches of a cell.
 integrated_gradients  the same gradient, averaged on the straight way from the background alone to the whole clip
@@ -33,7 +33,7 @@ from errors import UserError
 from feature_extraction import CQT_BINS_PER_OCTAVE, CQT_LOWEST_HZ
 from front_ends import FrontEnd, front_end_layer
 from inference import input_samples, window_logits
-from sound_cells import SoundCells
+from sound_cells import CELL_HERTZ, CELL_SAMPLES, SoundCells
 
 PATCH = (6, 4)  # rows and columns of an occlusion: 0.4 s x 1 kHz, moved by half
 STEPS = DRAWS = 16  # gradients that are averaged
@@ -209,22 +209,21 @@ def picture_hertz(features: FeatureConfig) -> np.ndarray | None:
 def _on_cells(parts: np.ndarray, hertz: np.ndarray | None, samples: int, sound: SoundCells) -> np.ndarray:
     """A coarse map (time, frequency) over a window of `samples` spread over a clip's cells.
 
-    The repetitions of a short clip are added up. Cells above the picture's highest frequency get nothing.
+    The repetitions of a short clip are added up; the sum stays what it is. Cells past the picture's ends get nothing.
     """
-    clip, window = sound.samples / SAMPLE_RATE, samples / SAMPLE_RATE
-    values = parts.size
     if hertz is not None:
-        place = (np.interp(sound.frequency, hertz, np.arange(len(hertz))) + 0.5) / len(hertz)
-        parts = _resampled(parts, place) * (sound.frequency - sound.frequency[0] <= hertz[-1])
-    moments = [sound.time + start for start in np.arange(0, window, clip)]
-    cells = sum(_resampled(parts.T, at / window).T * (at < window)[:, None] for at in moments)
-    return cells * values / cells.size * clip / window  # a value is divided among its cells
+        edges = np.arange(sound.shape[1] + 1) * CELL_HERTZ
+        parts = _divided(parts, np.interp(edges, hertz, np.linspace(0, 1, len(hertz))))
+    edges = np.minimum(np.arange(sound.shape[0] + 1) * CELL_SAMPLES, sound.samples)
+    repetitions = range(0, samples, sound.samples)
+    return sum(_divided(parts.T, np.minimum(start + edges, samples) / samples).T for start in repetitions)
 
 
-def _resampled(rows: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Every row (n,) at places (m,) given as share of its length, linearly between the middles of its values."""
-    at = place * rows.shape[1] - 0.5
-    return np.stack([np.interp(at, np.arange(rows.shape[1]), row) for row in rows])
+def _divided(rows: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Every row (n,) summed between edges (m + 1,) given as share of its length, (m,); a value cut by one is shared."""
+    total = np.pad(rows.cumsum(axis=1), ((0, 0), (1, 0)))
+    at = edges * rows.shape[1]
+    return np.diff([np.interp(at, np.arange(rows.shape[1] + 1), row) for row in total], axis=1)
 
 
 def logit_gradient(model: keras.Model, inputs: np.ndarray) -> np.ndarray:

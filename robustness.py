@@ -97,14 +97,14 @@ def format_row(row: dict[str, Any]) -> str:
     )
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(description="A detector's errors when clips are compressed, narrowed, noisy or short.")
     add_clip_arguments(parser)
     parser.add_argument(
         "--conditions", default=",".join(CONDITIONS), help=f"some of {', '.join(CONDITIONS)} (default: all)"
     )
     parser.add_argument("--out", type=Path, metavar="CSV", help="write the table here as well")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     names = arguments.conditions.split(",")
     if unknown := [name for name in names if name not in CONDITIONS]:
@@ -112,7 +112,7 @@ def main() -> int:
     if arguments.out is not None and not arguments.out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}")
     model = load_model(arguments.model)
-    table = chosen_clips(arguments)
+    table = chosen_clips(arguments.data, arguments)
     print(f"{arguments.model} on {len(table):,} clips of {arguments.data}; all figures in %, 95 % interval over trials")
     print(f"{'condition':<14} {'':<22} {'clips':>6} {'EER':>7} {'':>16} {'FAR':>7} {'FRR':>7}")
     rows, failures = [], {}

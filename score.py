@@ -59,33 +59,42 @@ def add_clip_arguments(parser: CommandParser) -> None:
     add = parser.add_argument
     add("model", help=".keras or .h5 file, run folder, or shipped name")
     add("--data", type=Path, required=True, metavar="DIR", help="dataset, or a CSV of paths and labels")
+    add_choice_arguments(parser)
+
+
+def add_choice_arguments(parser: argparse._ActionsContainer, limit: int | None = None) -> None:
+    """The options by which a command says which clips of a dataset it is about."""
+    add = parser.add_argument
     add("--split", choices=(*SPLIT_ORDER, "all"), default="all", help="the dataset's own split (%(default)s)")
-    add("--limit", type=int, metavar="N", help="about N clips, stratified by class and attack")
+    words = f"about N clips, stratified by class and attack ({limit or 'all'})"
+    add("--limit", type=int, default=limit, metavar="N", help=words)
     add("--seed", type=int, default=1, help="of all that is random (%(default)s)")
     add("--allow-missing", action="store_true", help="leave missing files out instead of stopping")
 
 
-def chosen_clips(arguments: argparse.Namespace) -> pd.DataFrame:
-    """The rows those options choose."""
-    table = read_dataset(arguments.data).usable(arguments.allow_missing)
+def chosen_clips(dataset: Path, arguments: argparse.Namespace) -> pd.DataFrame:
+    """The rows of a dataset that those options choose."""
+    if arguments.limit is not None and arguments.limit < 1:
+        raise UserError(f"--limit {arguments.limit}: must be 1 or more")
+    table = read_dataset(dataset).usable(arguments.allow_missing)
     if arguments.split != "all":
         table = table[table["split"] == arguments.split]
     table = table.reset_index(drop=True)
     if table.empty:
-        raise UserError(f"{arguments.data}: no clips in split {arguments.split}")
+        raise UserError(f"{dataset}: no clips in split {arguments.split}")
     if arguments.limit is not None and len(table) > arguments.limit:
         table = stratified_sample(table, arguments.limit / len(table), arguments.seed)
     return table
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(description="Score a dataset with a trained model.")
     add_clip_arguments(parser)
     add = parser.add_argument
     add("--score", choices=SCORES, default="spoof-logit", help="what a score is (%(default)s)")
     add("--set-threshold", action="store_true", help="store the threshold of these scores in the model: on a dev set")
     add("--out", type=Path, default=Path("scores.txt"), metavar="FILE", help="the score file (%(default)s)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     if arguments.set_threshold and arguments.score != "spoof-logit":
         raise UserError("--set-threshold is about the spoof logit, which verdicts are made of: leave out --score")
@@ -94,7 +103,7 @@ def main() -> int:
     if not arguments.out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}")
     model = load_model(arguments.model)
-    table = chosen_clips(arguments)
+    table = chosen_clips(arguments.data, arguments)
     scores = score_table(model, table, arguments.out, arguments.split, arguments.score)
     print(f"{len(scores):,} scores in {arguments.out}: {SCORES[arguments.score][0]}")
     print("clips of " + ", ".join(f"{split} {count:,}" for split, count in scores["split"].value_counts().items()))

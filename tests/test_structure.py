@@ -22,7 +22,7 @@ LAYERS = (
     "feature_extraction backend front_ends feature_masks score_files calibration dataset_report demo_speech",
     "resynthesis vocoders speech_engines more_recordings",
     "losses optimizers complexity architectures data_utils demo_corpus evaluate model checkpoint",
-    "data_generator inference relevance faithfulness explain streaming timeline training import_weights score",
+    "data_generator inference relevance faithfulness score explain streaming timeline training import_weights",
     "training_corpus robustness recipes worst_errors report eda experiment compare main verdict_words app",
 )
 ORDER = " ".join(LAYERS).split()
