@@ -65,7 +65,8 @@ class TrainingConfig:
     final_learning_rate: float = 1e-5
     schedule: str = "sigmoid"  # sigmoid (per epoch) | cosine (per step) | halving (every 10 epochs) | constant
     batch_size: int = 16
-    balance: str = "weights"  # none | weights | sampling
+    balance: str = "weights"  # none | weights | sampling | groups
+    extra_share: float = 0.5  # with groups: how much of each class comes from Config.extra
     bonafide_weight: float | None = None  # with weights; None: from the class counts
     loss: str = "bce"  # bce | focal | oc_softmax | p2sgrad (losses.py)
     clip_norm: float | None = 5.0  # global gradient norm
@@ -94,7 +95,7 @@ CHOICES = {
     "loss": ("bce", "focal", "oc_softmax", "p2sgrad"),
     "augment_only": ("both", "bonafide", "spoof"),
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
-    "balance": ("none", "weights", "sampling"),
+    "balance": ("none", "weights", "sampling", "groups"),
     "cache": ("auto", "memory", "disk", "none"),
 }
 POSITIVE = (
@@ -111,7 +112,7 @@ POSITIVE = (
     "mixup",
     "mask_probability",
 )
-SHARES = ("sample", "swa", "augment_probability", "mask_probability")
+SHARES = ("sample", "swa", "extra_share", "augment_probability", "mask_probability")
 
 
 def check_training(training: TrainingConfig) -> None:
@@ -140,8 +141,8 @@ def check_training(training: TrainingConfig) -> None:
     if training.bonafide_copies is not None:
         if not training.augment:
             raise UserError("bonafide_copies are augmented copies: say with --augment how")
-        if training.balance == "sampling":
-            raise UserError("bonafide_copies and balance sampling both repeat bona fide clips: choose one")
+        if training.balance in ("sampling", "groups"):
+            raise UserError(f"bonafide_copies and balance {training.balance} both repeat bona fide clips: choose one")
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,7 @@ class Config:
 
     recipe: str = "resmax_la"
     data: str | None = None  # the dataset's folder; None is the built-in demo corpus
+    extra: str | None = None  # a dataset that is only trained on
     allow_missing: bool = False
     limit: int | None = None  # rows per split, stratified: for a quick look
     asv_scores: str | None = None  # a speaker verifier's scores of eval, for the t-DCF

@@ -41,6 +41,7 @@ class ClipReader:
     """Random access to the clips of a table, decoded once when a cache is wanted."""
 
     def __init__(self, table: pd.DataFrame, cache: str = "none", cache_folder: Path = Path("cache")):
+        self.table = table
         self.paths = table["path"].tolist()
         self.labels = table["label"].to_numpy(np.int64)
         self.failures: dict[str, str] = {}  # path -> reason
@@ -168,18 +169,35 @@ def progress(items: Iterable, what: str, total: int) -> Iterable:
 # ---------------------------------------------------------------- which rows, in which order, at what weight
 
 
-def epoch_rows(labels: np.ndarray, balance: str, seed: int, epoch: int) -> np.ndarray:
-    """Row numbers of one epoch in shuffled order.
+def epoch_rows(labels: np.ndarray, balance: str, seed: int, epoch: int, shares: np.ndarray | None = None) -> np.ndarray:
+    """Row numbers of one epoch in shuffled order; the epoch is as long as the table.
 
     With balance "sampling" half the epoch is bona fide: of a class with too few rows some come again, of
-    the other a different part is drawn each epoch. The epoch stays as long as the table.
+    the other a different part is drawn each epoch. With "groups" every row is drawn by its share, from `group_shares`.
     """
     rng = np.random.default_rng([seed, epoch])
+    if balance == "groups":
+        return rng.choice(len(labels), len(labels), p=shares)
     if balance != "sampling":
         return rng.permutation(len(labels))
     wanted = {BONAFIDE: len(labels) // 2, SPOOF: len(labels) - len(labels) // 2}
     parts = [_drawn_evenly(np.flatnonzero(labels == label), count, rng) for label, count in wanted.items()]
     return rng.permutation(np.concatenate(parts))
+
+
+def group_shares(table: pd.DataFrame, extra_share: float) -> np.ndarray:
+    """How much of an epoch each row is, so that no large page or attack drowns the others: sums to 1.
+
+    Half is bona fide. Of each class `extra_share` is rows marked `extra`, if it has both kinds. There a group, which
+    is a page of recordings or an attack, counts by the square root of its size.
+    """
+    extra = table["extra"] if "extra" in table else pd.Series(False, table.index)
+    group = table["page"].where(table["label"] == BONAFIDE, table["attack"])
+    share = table.groupby([table["label"], extra, group])["path"].transform("size") ** -0.5
+    share /= share.groupby([table["label"], extra]).transform("sum")
+    share *= extra.map({True: extra_share, False: 1 - extra_share})
+    share /= share.groupby(table["label"]).transform("sum")  # also where a class has one kind only
+    return (share / share.sum()).to_numpy()
 
 
 def with_copies(rows: np.ndarray, labels: np.ndarray, copies: float, seed: int, epoch: int) -> np.ndarray:
@@ -232,7 +250,8 @@ def training_batches(reader: ClipReader, config: Config, epoch: int, subset: np.
     """
     training, samples = config.training, config.features.samples
     subset = np.arange(len(reader)) if subset is None else subset
-    rows = subset[epoch_rows(reader.labels[subset], training.balance, training.seed, epoch)]
+    shares = group_shares(reader.table.iloc[subset], training.extra_share) if training.balance == "groups" else None
+    rows = subset[epoch_rows(reader.labels[subset], training.balance, training.seed, epoch, shares)]
     entries = with_copies(rows, reader.labels, training.bonafide_copies or 0, training.seed, epoch)
     weights = class_weights(reader.labels[entries[:, 0]], training)
     if training.augment:

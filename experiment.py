@@ -24,7 +24,7 @@ from data_utils import read_dataset
 from demo_corpus import DEMO_FOLDER, write_demo_corpus
 from errors import UserError
 from protocols import UNKNOWN_SPEAKER
-from splits import SPLIT_ORDER, split_table, stratified_sample
+from splits import SPLIT_ORDER, split_table, stratified_sample, with_extra
 
 # ---------------------------------------------------------------- data
 
@@ -47,10 +47,16 @@ def prepare_tables(config: Config) -> dict[str, pd.DataFrame]:
             if len(rows) > config.limit:
                 tables[name] = stratified_sample(rows, config.limit / len(rows), config.training.seed)
     tables["train"] = stratified_sample(tables["train"], config.training.sample, config.training.seed)
+    if config.extra is not None:
+        extra = read_dataset(config.extra).usable(config.allow_missing)
+        tables["train"] = with_extra(tables, extra, official=config.training.split == "official")
     for name, rows in tables.items():
         bonafide, spoof = ((rows["label"] == label).sum() for label in range(len(LABELS)))
         attacks = ", ".join(sorted(set(rows["attack"]) - {"-"}))
         print(f"  {name:<5} {bonafide:>6,} bona fide  {spoof:>6,} spoof  ({attacks or 'no attacks'})")
+    if config.extra is not None:
+        extra = tables["train"]["extra"]
+        print(f"  of train, {extra.sum():,} clips are from {config.extra}")
     return tables
 
 

@@ -77,6 +77,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group("what").add_argument
     add("-h", "--help", action="help", help="show this and leave")
     add("--data", metavar="DIR", help="dataset; without it a built-in demo corpus is used")
+    add("--extra", metavar="DIR", help="a dataset that is only trained on, less what comes from pages of dev and eval")
     add("--demo", action="store_true", help="use the demo corpus, whatever the recipe")
     add("--recipe", metavar="NAME", help="what to train and how (resmax_la; without data resmax_demo)")
     add("--config", type=Path, metavar="FILE", help="repeat the run that wrote this config.json")
@@ -104,7 +105,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--schedule", metavar="NAME", help="sigmoid (the ResMax paper's), cosine, halving (every 10 epochs), constant")
     add("--batch-size", type=positive, metavar="N")
     add("--loss", metavar="NAME", help="bce, focal, oc_softmax, p2sgrad")
-    add("--balance", metavar="HOW", help="none, weights (in the loss), sampling (half of each epoch bona fide)")
+    add("--balance", metavar="HOW", help="none, weights (in the loss), sampling (half of each epoch bona fide), groups")
+    add("--extra-share", type=float, metavar="SHARE", help="with groups: how much of each class comes from --extra")
     add(
         "--bonafide-weight",
         type=or_none(float),
@@ -170,7 +172,8 @@ def configure(arguments: argparse.Namespace, recipe: str | None = None) -> Confi
     else:
         config = load_recipe(recipe or arguments.recipe or ("resmax_la" if arguments.data else "resmax_demo"))
     given = {name: value for name, value in vars(arguments).items() if value is not None}
-    config = replace(config, **{k: given[k] for k in ("data", "allow_missing", "limit", "asv_scores") if k in given})
+    chosen = ("data", "extra", "allow_missing", "limit", "asv_scores")
+    config = replace(config, **{name: given[name] for name in chosen if name in given})
     if arguments.demo:
         config = replace(config, data=None)
     if arguments.model is not None:
@@ -195,7 +198,7 @@ def configure(arguments: argparse.Namespace, recipe: str | None = None) -> Confi
         for name, value in changes.items()
     }
     config = replace(config, training=replace(config.training, **changes))
-    refuse_without_effect(config.training, changes)
+    refuse_without_effect(config, changes)
     if config.asv_scores is not None:
         if not Path(config.asv_scores).is_file():
             raise UserError(f"--asv-scores {config.asv_scores}: no such file")
@@ -208,9 +211,11 @@ def configure(arguments: argparse.Namespace, recipe: str | None = None) -> Confi
     return config
 
 
-def refuse_without_effect(training: TrainingConfig, changes: dict[str, Any]) -> None:
+def refuse_without_effect(config: Config, changes: dict[str, Any]) -> None:
     """Refuse an option that changes nothing, for it is meant to."""
+    training = config.training
     needs = {
+        "extra_share": ("--extra and --balance groups", config.extra and training.balance == "groups"),
         "augment_only": ("--augment", training.augment),
         "augment_probability": ("--augment", training.augment),
         "mask_probability": ("a mask", training.spec_augment or training.mask_high or training.mask_low),

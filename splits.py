@@ -11,15 +11,20 @@ import pandas as pd
 
 from config import BONAFIDE, SPOOF
 from errors import UserError
-from protocols import UNKNOWN_ATTACK, UNKNOWN_SPEAKER
+from protocols import UNKNOWN_ATTACK, UNKNOWN_PAGE, UNKNOWN_SPEAKER
 
 SPLIT_ORDER = ("train", "dev", "eval")
+PAGE_FOLDS = 4
 SPLITS = {
     "official": "the division of the dataset's authors; in ASVspoof 2019 dev repeats the attacks of train",
     "random-70-15-15": "70/15/15 by clip, all rows pooled; leaks speakers and attacks: figures flatter",
     "random-80-10-10": "80/10/10 by clip, all rows pooled; leaks speakers and attacks: figures flatter",
     "speaker-disjoint": "70/15/15 by speaker, all rows pooled; no speaker in two splits; attacks are shared",
     "attack-held-out": "eval stays; dev has attacks and speakers that train never saw: for choosing a model",
+    **{
+        f"pages-{fold}-of-{PAGE_FOLDS}": f"eval stays; dev is part {fold} of {PAGE_FOLDS} of the pages, train the rest"
+        for fold in range(1, PAGE_FOLDS + 1)
+    },
 }
 THREE_WAYS = {"train": 0.70, "dev": 0.15, "eval": 0.15}
 TWO_WAYS = {"train": 0.80, "dev": 0.20}
@@ -47,25 +52,25 @@ def _by_clip(table: pd.DataFrame, shares: dict[str, float], rng: np.random.Gener
     return sides
 
 
-def _by_speaker(table: pd.DataFrame, shares: dict[str, float], rng: np.random.Generator) -> np.ndarray:
-    """Put whole speakers on sides so that each class comes near the shares; returns each row's side.
+def _in_groups(table: pd.DataFrame, column: str, shares: dict[str, float], rng: np.random.Generator) -> np.ndarray:
+    """Put whole speakers or pages on sides so that each class comes near the shares; returns each row's side.
 
-    Large speakers go first (their size is jittered, so that a seed means something), each to the side
-    that lacks most of the classes this speaker has.
+    Large groups go first (their size is jittered, so that a seed means something), each to the side
+    that lacks most of the classes this group has.
     """
-    counts = pd.crosstab(table["speaker"], table["label"]).reindex(columns=[BONAFIDE, SPOOF], fill_value=0)
-    weights = counts.to_numpy() / np.maximum(counts.to_numpy().sum(axis=0), 1)  # (speakers, classes), of 1 a class
+    counts = pd.crosstab(table[column], table["label"]).reindex(columns=[BONAFIDE, SPOOF], fill_value=0)
+    weights = counts.to_numpy() / np.maximum(counts.to_numpy().sum(axis=0), 1)  # (groups, classes), of 1 a class
     order = np.argsort(-weights.sum(axis=1) * rng.uniform(0.5, 1.5, len(weights)), kind="stable")
     names = list(shares)
     share = np.array(list(shares.values()))[:, None]
     have = np.zeros((len(names), 2))
     side_of = {}
-    for speaker in order:
-        need = ((share - have) / share * weights[speaker]).sum(axis=1)
+    for group in order:
+        need = ((share - have) / share * weights[group]).sum(axis=1)
         side = int(need.argmax())
-        have[side] += weights[speaker]
-        side_of[counts.index[speaker]] = names[side]
-    return table["speaker"].map(side_of).to_numpy(dtype=object)
+        have[side] += weights[group]
+        side_of[counts.index[group]] = names[side]
+    return table[column].map(side_of).to_numpy(dtype=object)
 
 
 def _overlap(table: pd.DataFrame) -> str:
@@ -107,7 +112,7 @@ def _speaker_disjoint(table: pd.DataFrame, rng: np.random.Generator) -> tuple[pd
             f"split speaker-disjoint: the speaker of {unknown:,} of {len(table):,} rows is unknown; "
             f"{_choose(table, 'speaker-disjoint')}, or name the speakers in a CSV"
         )
-    out = table.assign(split=_by_speaker(table, THREE_WAYS, rng))
+    out = table.assign(split=_in_groups(table, "speaker", THREE_WAYS, rng))
     _refuse_one_class(out, SPLIT_ORDER, "speaker-disjoint")
     count = {side: out.loc[out["split"] == side, "speaker"].nunique() for side in SPLIT_ORDER}
     return out, f"Whole speakers: {count['train']} train, {count['dev']} dev, {count['eval']} eval."
@@ -122,7 +127,7 @@ def _sides(rest: pd.DataFrame, shares: dict[str, float], rng: np.random.Generato
         return rest["split"].to_numpy(dtype=object), "sides are the official train and dev"
     sides = np.empty(len(rest), dtype=object)
     if known.any():
-        sides[known] = _by_speaker(rest[known], shares, rng)
+        sides[known] = _in_groups(rest[known], "speaker", shares, rng)
     sides[~known] = _by_clip(rest[~known], shares, rng)
     if known.all():
         return sides, "sides are a seeded division of the speakers"
@@ -172,6 +177,24 @@ def _attack_held_out(table: pd.DataFrame, rng: np.random.Generator) -> tuple[pd.
     return out, f"Attacks of {named}; {kept}; {how}; {dropped:,} rows dropped because they would leak."
 
 
+def _page_fold(table: pd.DataFrame, scheme: str, rng: np.random.Generator) -> tuple[pd.DataFrame, str]:
+    rest = (table["split"] != "eval").to_numpy()
+    unknown = int((table.loc[rest, "page"] == UNKNOWN_PAGE).sum())
+    if unknown:
+        raise UserError(
+            f"split {scheme}: the page of {unknown:,} rows is unknown; {_choose(table, scheme)}, "
+            "or name the pages in a CSV"
+        )
+    folds = {name: 1 / PAGE_FOLDS for name in SPLITS if name.startswith("pages-")}
+    fold_of = _in_groups(table[rest], "page", folds, rng)  # the same for every scheme of a seed
+    split = np.full(len(table), "eval", dtype=object)
+    split[rest] = np.where(fold_of == scheme, "dev", "train")
+    out = table.assign(split=split)
+    _refuse_one_class(out, ("train", "dev"), scheme)
+    count = {side: out.loc[out["split"] == side, "page"].nunique() for side in ("train", "dev")}
+    return out, f"Whole pages: {count['train']} train, {count['dev']} dev."
+
+
 def split_table(table: pd.DataFrame, scheme: str, seed: int = 1) -> pd.DataFrame:
     """Return a copy of the table with `split` set by one of SPLITS; attrs["split_note"] says what it does.
 
@@ -195,11 +218,30 @@ def split_table(table: pd.DataFrame, scheme: str, seed: int = 1) -> pd.DataFrame
             out, what = _speaker_disjoint(table, rng)
         elif scheme == "attack-held-out":
             out, what = _attack_held_out(table, rng)
+        elif scheme.startswith("pages-"):
+            out, what = _page_fold(table, scheme, rng)
         else:
             numbers = [int(n) / 100 for n in scheme.split("-")[1:]]
             shares = dict(zip(SPLIT_ORDER, numbers, strict=True))
             out, what = table.assign(split=_by_clip(table, shares, rng)), "By clip, stratified by class and attack."
     out.attrs = {**table.attrs, "split_note": f"{scheme}: {what} {_overlap(out)}"}
+    return out
+
+
+def with_extra(tables: dict[str, pd.DataFrame], extra: pd.DataFrame, official: bool) -> pd.DataFrame:
+    """Return the train table and behind it, marked in a column `extra`, the rows of a dataset that is only trained on.
+
+    Left out is what dev or eval must not have been heard: copies made of their recordings. They are known by their
+    page; where the division is the dataset's own, by the split they inherited from their recording.
+    """
+    if official:
+        fair = ~extra["split"].isin(["dev", "eval"])
+    else:
+        judged = set(tables["dev"]["page"]) | set(tables["eval"]["page"])
+        fair = ~extra["page"].isin(judged - {UNKNOWN_PAGE})
+    train = tables["train"]
+    out = pd.concat([train.assign(extra=False), extra[fair].assign(extra=True)], ignore_index=True)
+    out.attrs = train.attrs
     return out
 
 

@@ -23,6 +23,7 @@ from data_generator import (
     epoch_length,
     epoch_rows,
     evaluation_batches,
+    group_shares,
     training_batches,
     with_copies,
 )
@@ -329,6 +330,45 @@ def test_sampling_draws_another_part_of_the_majority_each_epoch() -> None:
     seen = [set(epoch_rows(labels, "sampling", 1, epoch)[:]) for epoch in range(8)]
     assert seen[0] != seen[1]
     assert len(set.union(*seen)) > 95
+
+
+def test_groups_count_by_the_square_root_of_their_size() -> None:
+    sizes = {
+        (BONAFIDE, "p", "-"): 16,
+        (BONAFIDE, "q", "-"): 4,
+        (SPOOF, "p", "A"): 9,
+        (SPOOF, "q", "A"): 16,
+        (SPOOF, "p", "B"): 1,
+    }
+    rows = [row for row, size in sizes.items() for _ in range(size)]
+    table = pd.DataFrame(rows, columns=["label", "page", "attack"]).assign(path="x")
+    shares = pd.Series(group_shares(table, 0.3))
+    assert shares.sum() == pytest.approx(1)
+    assert shares.groupby(table["page"].where(table["label"] == BONAFIDE, table["attack"])).sum().to_dict() == (
+        pytest.approx({"p": 0.5 * 4 / 6, "q": 0.5 * 2 / 6, "A": 0.5 * 5 / 6, "B": 0.5 * 1 / 6})
+    )
+
+
+@settings(max_examples=50)
+@given(
+    rows=st.lists(st.tuples(st.booleans(), st.booleans(), st.sampled_from("abc")), min_size=2, max_size=60),
+    extra_share=st.floats(0.05, 0.95),
+)
+def test_groups_give_classes_half_and_extra_clips_their_share(rows, extra_share: float) -> None:
+    table = pd.DataFrame(rows, columns=["label", "extra", "page"]).astype({"label": int})
+    table = table.assign(attack=table["page"], path="x")
+    shares = pd.Series(group_shares(table, extra_share))
+    classes = table["label"].nunique()
+    for _, part in table.groupby("label"):
+        assert shares[part.index].sum() == pytest.approx(1 / classes)
+        if part["extra"].nunique() == 2:
+            assert shares[part.index[part["extra"]]].sum() == pytest.approx(extra_share / classes)
+
+
+def test_groups_are_drawn_by_their_shares() -> None:
+    shares = np.array([0.5, 0.3, 0.2, 0.0])
+    rows = np.concatenate([epoch_rows(np.zeros(4), "groups", 1, epoch, shares) for epoch in range(2000)])
+    assert np.bincount(rows, minlength=4) / len(rows) == pytest.approx(shares, abs=0.02)
 
 
 @given(labels=st.lists(st.integers(0, 1), min_size=1, max_size=60), seed=st.integers(0, 99), epoch=st.integers(0, 99))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from config import BONAFIDE, SPOOF, TABLE_COLUMNS
 from data_utils import read_dataset
 from errors import UserError
-from splits import SPLIT_ORDER, SPLITS, split_table, stratified_sample
+from splits import PAGE_FOLDS, SPLIT_ORDER, SPLITS, split_table, stratified_sample, with_extra
 
 ANY_TABLE_SCHEMES = ("random-70-15-15", "random-80-10-10")
 
@@ -246,3 +246,51 @@ def test_the_real_la_held_out(shared_data):
     assert "No speaker and no attack is in two splits" in out.attrs["split_note"]
     for scheme in ("random-70-15-15", "speaker-disjoint"):
         assert len(split_table(table, scheme)) == 121_461
+
+
+# ---------------------------------------------------------------- pages
+
+
+def paged(pages=12, split="-"):
+    """Every page has recordings; every third has no attack, every other an attack of its own."""
+    table = make_table([(BONAFIDE if i % 2 else SPOOF, "-" if i % 2 else "A", "-", split) for i in range(10 * pages)])
+    page = np.arange(10 * pages) // 10
+    table["label"] = np.where(page % 3 == 0, BONAFIDE, table["label"])
+    table["attack"] = np.where(table["label"] == SPOOF, [f"A{p}" for p in page], "-")
+    return table.assign(page=[f"p{p}" for p in page])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_page_folds_share_no_page_and_judge_every_clip_once(seed):
+    table = pd.concat([paged(), make_table([(SPOOF, "A", "-", "eval")]).assign(page="p0", utterance_id="e")])
+    judged = []
+    for fold in range(1, PAGE_FOLDS + 1):
+        out = split_table(table, f"pages-{fold}-of-{PAGE_FOLDS}", seed)
+        assert len(out) == len(table) and disjoint({s: v for s, v in members(out, "page").items() if s != "eval"})
+        assert list(out.loc[out["split"] == "eval", "utterance_id"]) == ["e"]  # whatever its page
+        assert set(out.loc[out["split"] == "dev", "label"]) == {BONAFIDE, SPOOF}
+        judged += list(out.loc[out["split"] == "dev", "utterance_id"])
+    assert sorted(judged) == sorted(paged()["utterance_id"])
+
+
+def test_unknown_pages_are_refused():
+    with pytest.raises(UserError, match=r"the page of 4 rows is unknown; choose --split official"):
+        split_table(make_table(crossed(["s"], ["A"], split="train")), "pages-1-of-4")
+
+
+@pytest.mark.parametrize("official", [True, False])
+def test_extra_clips_never_come_from_recordings_that_judge(official):
+    scheme = "official" if official else "pages-2-of-4"
+    table = paged()
+    table["split"] = np.where(np.arange(len(table)) % 4 == 0, "dev", "train")  # pages on both sides
+    whole = split_table(table, scheme)
+    tables = {name: whole[whole["split"] == name] for name in SPLIT_ORDER}
+    copies = table.assign(label=SPOOF, attack="vocoder", utterance_id="copy of " + table["utterance_id"])
+    train = with_extra(tables, copies, official)
+    extra = train[train["extra"]]
+    pd.testing.assert_frame_equal(
+        train.loc[~train["extra"], list(TABLE_COLUMNS)], tables["train"].reset_index(drop=True)
+    )
+    of = set(extra["utterance_id"].str.removeprefix("copy of "))
+    assert of == set(tables["train"]["utterance_id"])  # all that may, none that must not
+    assert train.attrs == tables["train"].attrs
