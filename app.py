@@ -3,30 +3,25 @@
     make app                      # or: python -m streamlit run app.py, then open http://localhost:8501
 
 The models offered are those of pretrained/ and the finished runs below runs/. Uploads stay in memory for as long
-as the page is open; decoders need a file, so each is written to a temporary folder and deleted at once.
+as the page is open (uploads.py).
 """
 
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
 import pandas as pd
-import soundfile
 import streamlit as st
 from matplotlib.figure import Figure
 
-from audio import REFUSED, audio_blocks
 from config import SAMPLE_RATE, FeatureConfig
 from errors import AudioError, UserError
 from figure_style import png_bytes
 from file_index import AUDIO_SUFFIXES
+from uploads import MAX_MEGABYTES, MAX_MINUTES, read_clip
 
-MAX_MEGABYTES = 50  # a file; half an hour of good MP3. .streamlit/config.toml tells the server the same
-MAX_MINUTES = 30  # a file; AASIST thinks about that for two minutes on two cores
 MAX_FILES = 20  # at once, while the visitor waits; for more there is inference.py
 SHOWN_SECONDS = 30  # of a spectrogram; more is neither legible nor light
 MAX_WINDOWS = 240  # of a timeline; the steps of a longer clip grow
@@ -124,42 +119,6 @@ def ask_for_clips() -> list[Any]:
         "plays is a recording once it is recorded, so upload the file itself where you have it."
     )
     return [*uploads, *([recording] if recording else [])]
-
-
-def read_clip(name: str, data: bytes) -> np.ndarray:
-    """Decode an upload, (samples,) at 16 kHz; the file that the decoders need is gone afterwards, come what may."""
-    if len(data) > MAX_MEGABYTES * 2**20:
-        raise AudioError(f"{name}: {len(data) / 2**20:.0f} MB; up to {MAX_MEGABYTES} MB are accepted")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "clip").with_suffix(Path(name).suffix)
-        path.write_bytes(data)
-        try:
-            refuse_long(claimed_seconds(path), path)
-            seconds, blocks = audio_blocks(path)
-            refuse_long(seconds, path)
-            return np.concatenate(list(blocks))
-        except AudioError as error:
-            reason, _, _ = str(error).partition(" (soundfile: ")  # what the decoders say is no help to a visitor
-            raise AudioError(reason.replace(str(path), name)) from error
-
-
-def refuse_long(seconds: float, path: Path) -> None:
-    if seconds > 60 * MAX_MINUTES:
-        raise AudioError(f"{path}: {seconds / 60:.0f} minutes long; up to {MAX_MINUTES} are accepted, cut it first")
-
-
-def claimed_seconds(path: Path) -> float:
-    """Length as the file states it, without decoding: a small file can hold days of silence."""
-    try:
-        return soundfile.info(path).duration
-    except REFUSED:
-        pass
-    try:
-        with av.open(str(path)) as container:
-            packets = [p for p in container.demux(audio=0) if p.pts is not None]
-            return float(max((p.pts + (p.duration or 0)) * p.time_base for p in packets))
-    except (av.error.FFmpegError, IndexError, ValueError):
-        return 0.0  # no sound in it: audio_blocks says why
 
 
 def judge_upload(model: Any, upload: Any) -> dict[str, Any] | AudioError:
@@ -326,6 +285,7 @@ def course(model: Any, waveform: np.ndarray) -> tuple[Figure, str]:
     return result.figure(), (
         f"Windows of {result.window:g} s every {result.hop:.2g} s, smoothed. So little sound is judged less surely "
         f"than the whole clip. Above the threshold: {named or 'nothing'}."
+        + "".join(f" Note: {warning}." for warning in result.warnings)
     )
 
 

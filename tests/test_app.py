@@ -20,6 +20,7 @@ from test_structure import imports, parse
 import app
 import figure_style
 import inference
+import uploads
 import verdict_words
 from backend import keras
 from config import SAMPLE_RATE, Config, feature_config
@@ -245,9 +246,9 @@ def test_no_file_stays_whatever_happens(fault, tmp_path, monkeypatch):
         assert Path(path).read_bytes() == clip and Path(path).is_relative_to(tmp_path)
         raise fault
 
-    monkeypatch.setattr(app, "audio_blocks", fail)
+    monkeypatch.setattr(uploads, "audio_blocks", fail)
     with pytest.raises(type(fault)):
-        app.read_clip("clip.flac", clip)
+        uploads.read_clip("clip.flac", clip)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -273,25 +274,25 @@ def encoded(seconds: int, container: str, codec: str) -> bytes:
 )
 def test_too_long_a_clip_is_refused_before_it_is_decoded(name, data, monkeypatch):
     clip = data()
-    assert len(app.read_clip(name, clip)) == pytest.approx(9 * SAMPLE_RATE, rel=0.02)
-    monkeypatch.setattr(app, "MAX_MINUTES", 0.14)
-    monkeypatch.setattr(app, "audio_blocks", lambda path: pytest.fail("decoded"))
+    assert len(uploads.read_clip(name, clip)) == pytest.approx(9 * SAMPLE_RATE, rel=0.02)
+    monkeypatch.setattr(uploads, "MAX_MINUTES", 0.14)
+    monkeypatch.setattr(uploads, "audio_blocks", lambda path: pytest.fail("decoded"))
     with pytest.raises(AudioError, match=f"^{name}: .*long"):
-        app.read_clip(name, clip)
+        uploads.read_clip(name, clip)
 
 
 def test_a_clip_that_lies_about_its_length_is_refused_all_the_same(monkeypatch):
-    monkeypatch.setattr(app, "MAX_MINUTES", 0.1)
-    monkeypatch.setattr(app, "claimed_seconds", lambda path: 1.0)
+    monkeypatch.setattr(uploads, "MAX_MINUTES", 0.1)
+    monkeypatch.setattr(uploads, "claimed_seconds", lambda path: 1.0)
     with pytest.raises(AudioError, match=r"^clip.flac: .*long"):
-        app.read_clip("clip.flac", sound(9))
+        uploads.read_clip("clip.flac", sound(9))
 
 
 def test_too_large_a_clip_is_refused_before_it_is_written(monkeypatch):
-    monkeypatch.setattr(app, "MAX_MEGABYTES", 0.01)
+    monkeypatch.setattr(uploads, "MAX_MEGABYTES", 0.01)
     monkeypatch.setattr(tempfile, "tempdir", "no/such/folder")
     with pytest.raises(AudioError, match=r"^clip.flac: .* MB"):
-        app.read_clip("clip.flac", sound())
+        uploads.read_clip("clip.flac", sound())
 
 
 # ---------------------------------------------------------------- words
@@ -316,7 +317,7 @@ def test_the_demo_corpus_is_told_as_such(site):
 
 def test_the_server_has_the_limit_of_the_page_and_tells_nobody():
     settings = tomllib.loads((REPOSITORY / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
-    assert settings["server"]["maxUploadSize"] == app.MAX_MEGABYTES
+    assert settings["server"]["maxUploadSize"] == uploads.MAX_MEGABYTES
     assert settings["server"]["address"] == "localhost" and settings["browser"]["gatherUsageStats"] is False
 
 
@@ -379,6 +380,6 @@ def test_explanation_and_timeline_are_made_when_asked_for_and_once(page, monkeyp
 @pytest.mark.slow
 def test_a_long_clip_has_longer_steps(site):
     model = load_model(site / "runs" / "spoof")
-    waveform = app.read_clip("clip.flac", sound(3.0))
+    waveform = uploads.read_clip("clip.flac", sound(3.0))
     figure, text = app.course(model, np.tile(waveform, 100))
     assert "every 1.2 s" in text and figure.axes
