@@ -16,6 +16,19 @@ def shared_data() -> Path:
     return path
 
 
+@pytest.fixture
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and not painted, which takes longer than all the rest of a report."""
+
+    def save_nothing(figure: object, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+        return path
+
+    monkeypatch.setattr("html_page.png_bytes", lambda figure: b"")
+    monkeypatch.setattr("plots.save_figure", save_nothing)
+
+
 @pytest.fixture(scope="session")
 def speech_like() -> Callable[..., np.ndarray]:
     """(seconds, rate, seed) -> float64 waveform: a voice-like sum of sines below 3 kHz, known at any rate."""

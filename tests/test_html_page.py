@@ -44,10 +44,19 @@ def test_page_is_whole_and_shows_text_as_text(tmp_path: Path) -> None:
     page.figure(clip_figure(waveform, np.zeros((60, 513))), HOSTILE, HOSTILE)
     page.table(
         pd.DataFrame(
-            {HOSTILE: [HOSTILE], "clips": [12_345], "eer": [0.123456], "ok": [True], "n": [np.nan], "p": ["26.40 %"]}
+            {
+                HOSTILE: [HOSTILE],
+                "clips": [12_345],
+                "eer": [0.123456],
+                "ok": [True],
+                "n": [np.nan],
+                "p": ["26.40 %"],
+                "v": ["3.11.7"],
+            }
         )
     )
-    assert '<td class="number">26.40 %</td>' in page.parts[-1]
+    for tags in ('<th class="number">p</th><th>v</th>', '<td class="number">26.40 %</td><td>3.11.7</td>'):
+        assert tags in page.parts[-1]
     with page.side_by_side(), page.together():
         page.audio(waveform, HOSTILE)
     page.link(HOSTILE, 'runs/a "b"/report.html')

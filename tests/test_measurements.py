@@ -73,6 +73,14 @@ def test_long_clips_in_pieces_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_allclose(mean_power(waveform), whole, rtol=1e-6)
 
 
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_click_that_every_window_misses_has_numbers_too(tmp_path: Path, place: int) -> None:
+    click = np.zeros(16_000)
+    click[place] = 0.5
+    values, spectrum = measure_clip(write(tmp_path / "a.wav", click))
+    assert np.isfinite(spectrum).all() and np.isfinite(list(values.values())).all()
+
+
 def test_refuses_what_load_audio_refuses(tmp_path: Path) -> None:
     broken = noise()
     broken[5] = np.nan
@@ -177,5 +185,7 @@ def test_what_changed_is_measured_anew(rows: pd.DataFrame, tmp_path: Path, count
     counted.clear()
     fewer = measure_clips(rows[2:], tmp_path / "out")
     assert len(counted) == 18 and len(fewer[0]) == 18
+    measure_clips(rows[2:].assign(split="dev"), tmp_path / "out")
+    assert (pd.read_csv(tmp_path / "out" / "measurements.csv")["split"] == "dev").all()
     relabelled = rows[2:].assign(label=0, attack="-")
     assert measure_clips(relabelled, tmp_path / "out")[1].statistics(SPOOF)[0] == 0

@@ -64,10 +64,10 @@ def test_draw_evaluation(tmp_path: Path) -> None:
 
 
 def test_attack_bars_tell_new_attacks_from_known_ones(tmp_path: Path) -> None:
-    rows = {f"A{k:02}": {"eer": 0.01 * k, "eer_interval": (0.0, 0.02 * k)} for k in range(1, 31)}
+    rows = {f"A{k:02}": {"eer": 0.01 * k, "eer_interval": (0.0, 0.02 * k)} for k in range(1, 9)}
     drawn = {
         name: plots.attack_bars(rows, 0.1, tmp_path / f"{name}.png", trained_on=known)
-        for name, known in {"unknown": None, "all": list(rows), "some": ["A29"], "none": []}.items()
+        for name, known in {"unknown": None, "all": list(rows), "some": ["A07"], "none": []}.items()
     }
     pale = {"known": "#99d2f2", "new": "#f0c466"}  # bars are drawn at 60 %
     seen = {name: (_shows(path, pale["known"]), _shows(path, pale["new"])) for name, path in drawn.items()}
@@ -113,16 +113,16 @@ def _history(epochs: int = 6) -> pd.DataFrame:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    "columns",
+    ("columns", "epochs"),
     [
-        None,
-        ["epoch", "loss"],
-        ["epoch", "stage", "loss", "dev_eer"],
-        ["epoch", "learning_rate"],
-        ["epoch"],
+        (None, 1),
+        (None, 6),
+        (["epoch", "loss"], 1),
+        (["epoch", "stage", "loss", "dev_eer"], 6),
+        (["epoch", "learning_rate"], 6),
+        (["epoch"], 1),
     ],
 )
-@pytest.mark.parametrize("epochs", [1, 6])
 def test_learning_curves_draw_what_there_is(columns: list[str] | None, epochs: int, tmp_path: Path) -> None:
     history = _history(epochs) if columns is None else _history(epochs)[columns]
     path = plots.learning_curves(history, tmp_path / "learning.png")
@@ -135,6 +135,13 @@ def test_learning_curves_pass_over_missing_values(tmp_path: Path) -> None:
     history.loc[[0, 3], "dev_eer"] = np.nan
     history["dev_accuracy"] = np.nan
     assert _shows(plots.learning_curves(history, tmp_path / "learning.png"), ORANGE)
+
+
+@pytest.mark.filterwarnings("error")
+def test_curves_of_several_runs(tmp_path: Path) -> None:
+    histories = {"one": _history(), "of one epoch": _history(1), "perfect": _history(3).assign(dev_eer=0.0)}
+    path = plots.dev_curves(histories, tmp_path / "dev.png")
+    assert all(_shows(path, colour) for colour in (BLUE, ORANGE, GREEN))
 
 
 def test_pyplot_and_its_global_state_stay_unloaded() -> None:

@@ -29,7 +29,7 @@ ORDER = " ".join(LAYERS).split()
 HEAVY = {"keras", "tensorflow", "backend"}  # seconds to import
 LIGHT = set(ORDER[: ORDER.index("evaluate") + 1]) - set(
     ["backend", "front_ends", "feature_masks", "losses", "optimizers", "complexity", "architectures"]
-)
+) | {"eda", "report"}
 LAZY_TENSORFLOW = ("data_generator", "training", "complexity", "relevance")
 WEIGHTS = ".keras"  # the one binary kind of file that is kept
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|home|Users|root|tmp|mnt|media|Volumes)/\w|\b[A-Z]:\\+Users\b")
