@@ -1,8 +1,8 @@
-"""Waveforms in other conditions: noise, shift, speed, pitch, RawBoost, codecs, band limits, rooms; and mixup.
+"""Waveforms in other conditions: noise, rooms, codecs, band limits, tone, level, speed, RawBoost ...; and mixup.
 
     python main.py --augment noise,codec,rawboost5 --augment-probability 0.5 --mixup 0.8
 
-    augment = Augmenter(("noise", "codec", "rawboost5"), probability=0.5)
+    augment = Augmenter(("noise", "codec", "rawboost5"), probability=0.5, rounds=2)
     waveform = augment(waveform, label, rng)
     waveforms, labels, weights = mixup(waveforms, labels, weights, rng, alpha=0.8)  # a batch
 
@@ -130,6 +130,29 @@ def reverberation(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return wet * (np.linalg.norm(waveform) / max(np.linalg.norm(wet), 1e-12))
 
 
+def equalise(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Another microphone: a smooth curve of gains, 5 dB of deviation at 0, 1.6, 3.2 ... 8 kHz; the RMS level stays."""
+    samples = len(waveform)
+    size = next_fast_len(samples, real=True)
+    hertz = rfftfreq(size, 1 / SAMPLE_RATE)
+    decibels = np.interp(hertz, np.linspace(0, SAMPLE_RATE / 2, 6), rng.normal(0, 5, 6))
+    changed = irfft(rfft(waveform, size) * (10 ** (decibels / 20)).astype(np.float32), size)[:samples]
+    return changed * (np.linalg.norm(waveform) / max(np.linalg.norm(changed), 1e-12))
+
+
+def level(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The loudest sample at -26 to 0 dB of full scale; silence stays silent."""
+    peak = np.abs(waveform).max()
+    return waveform * np.float32(10 ** (rng.uniform(-26, 0) / 20) / peak) if peak > 1e-5 else waveform.copy()
+
+
+def shorten(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A piece of 1 s or more; training repeats it to length, as it does with short clips."""
+    samples = int(rng.integers(min(SAMPLE_RATE, len(waveform)), len(waveform) + 1))
+    start = int(rng.integers(len(waveform) - samples + 1))
+    return waveform[start : start + samples].copy()
+
+
 class Codec(NamedTuple):
     encoder: str
     decoder: str
@@ -215,14 +238,20 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "codec": codec,
     "band_limit": band_limit,
     "reverberation": reverberation,
+    "equalise": equalise,
+    "level": level,
+    "shorten": shorten,
 }
 ONLY = {"both": (BONAFIDE, SPOOF), "bonafide": (BONAFIDE,), "spoof": (SPOOF,)}
 
 
 class Augmenter:
-    """With this probability, apply ONE randomly chosen augmentation of `names` to a clip of the wanted class."""
+    """With this probability, apply ONE randomly chosen augmentation of `names` to a clip of the wanted class.
 
-    def __init__(self, names: tuple[str, ...], probability: float = 0.5, only: str = "both"):
+    With several rounds that is done again to what came out, each time with the same probability.
+    """
+
+    def __init__(self, names: tuple[str, ...], probability: float = 0.5, only: str = "both", rounds: int = 1):
         if unknown := sorted(set(names) - set(AUGMENTATIONS)):
             raise UserError(f"unknown augmentation {', '.join(unknown)}; valid: {', '.join(AUGMENTATIONS)}")
         if not names:
@@ -231,12 +260,13 @@ class Augmenter:
             raise UserError(f"augmentation probability is {probability}; it must be from 0 to 1")
         if only not in ONLY:
             raise UserError(f"unknown class {only!r} to augment; valid: {', '.join(ONLY)}")
-        self.names, self.probability, self.only = tuple(names), probability, only
+        self.names, self.probability, self.only, self.rounds = tuple(names), probability, only, rounds
 
     def __call__(self, waveform: np.ndarray, label: int, rng: np.random.Generator) -> np.ndarray:
-        if label not in ONLY[self.only] or rng.random() >= self.probability:
-            return waveform
-        return AUGMENTATIONS[self.names[rng.integers(len(self.names))]](waveform, rng)
+        for _ in range(self.rounds if label in ONLY[self.only] else 0):
+            if rng.random() < self.probability:
+                waveform = AUGMENTATIONS[self.names[rng.integers(len(self.names))]](waveform, rng)
+        return waveform
 
 
 def mixup(

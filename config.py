@@ -75,6 +75,7 @@ class TrainingConfig:
     swa: float | None = None  # average the weights of this last share of the last stage's epochs
     augment: tuple[str, ...] = ()  # names of augmentation.AUGMENTATIONS; one of them is drawn for a clip
     augment_probability: float = 0.5
+    augment_rounds: int = 1  # so often, one on top of the other
     augment_only: str = "both"  # both | bonafide | spoof
     bonafide_copies: float | None = None  # augmented extra copies an epoch, for each bona fide clip
     mixup: float | None = None  # alpha of the Beta distribution of the blend
@@ -101,6 +102,7 @@ CHOICES = {
 POSITIVE = (
     "batch_size",
     "patience",
+    "augment_rounds",
     "sample",
     "final_learning_rate",
     "clip_norm",

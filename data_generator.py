@@ -255,7 +255,8 @@ def training_batches(reader: ClipReader, config: Config, epoch: int, subset: np.
     entries = with_copies(rows, reader.labels, training.bonafide_copies or 0, training.seed, epoch)
     weights = class_weights(reader.labels[entries[:, 0]], training)
     if training.augment:
-        augment = Augmenter(training.augment, training.augment_probability, training.augment_only)
+        chance, only, rounds = training.augment_probability, training.augment_only, training.augment_rounds
+        augment = Augmenter(training.augment, chance, only, rounds)
         augment_copy = Augmenter(training.augment, 1.0)  # a copy that is not changed would say nothing new
 
     def load(position: int) -> tuple[np.ndarray, int, float]:

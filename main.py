@@ -128,6 +128,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group("augmentation (`none` turns off what the recipe has on)").add_argument
     add("--augment", type=or_none(listed(str)), metavar="A,B", help=", ".join(AUGMENTATIONS))
     add("--augment-probability", type=float, metavar="P", help="how many of the clips get one of them")
+    add("--augment-rounds", type=positive, metavar="N", help="do that N times, one on top of the other")
     add("--augment-only", metavar="CLASS", help="both, bonafide, spoof")
     add("--bonafide-copies", type=or_none(float), metavar="N", help="augmented extra copies for each bona fide clip")
     add(
@@ -218,6 +219,7 @@ def refuse_without_effect(config: Config, changes: dict[str, Any]) -> None:
         "extra_share": ("--extra and --balance groups", config.extra and training.balance == "groups"),
         "augment_only": ("--augment", training.augment),
         "augment_probability": ("--augment", training.augment),
+        "augment_rounds": ("--augment", training.augment),
         "mask_probability": ("a mask", training.spec_augment or training.mask_high or training.mask_low),
         "final_learning_rate": ("a schedule that falls", training.schedule != "constant"),
     }
@@ -249,7 +251,9 @@ def main(argv: list[str] | None = None) -> int:
     tables = prepare_tables(config)
     run = carry_out(config, tables, arguments.runs, arguments.fresh, arguments.stop_after)
     if run is not None:
-        example = tables["eval" if len(tables["eval"]) else "dev"]["path"].iloc[0]
+        example = Path(tables["eval" if len(tables["eval"]) else "dev"]["path"].iloc[0])
+        if example.is_relative_to(Path.cwd()):
+            example = example.relative_to(Path.cwd())
         print(f"next        python inference.py {example} --model {run}")
     return 0
 

@@ -21,19 +21,24 @@ from augmentation import (
     available_codecs,
     band_limit,
     codec,
+    equalise,
     keep_band,
+    level,
     mixup,
     noise,
     reverberation,
     room_response,
     shift,
     shift_pitch,
+    shorten,
     speed,
     through_codec,
 )
 from config import BONAFIDE, SAMPLE_RATE, SPOOF
 from demo_speech import draw_speaker, record, speak
 from errors import UserError
+
+OTHER_LENGTH = ("speed", "shorten")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,7 @@ def test_changes_the_copy_only_and_draws_from_the_given_generator_only(name, rec
     np.testing.assert_array_equal(recording, before)
     assert random.getstate() == state and (np.random.get_state()[1] == legacy).all()  # noqa: NPY002
     assert first.dtype == np.float32 and np.isfinite(first).all()
-    assert first.shape == recording.shape or name == "speed"
+    assert first.shape == recording.shape or name in OTHER_LENGTH
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other) and not np.array_equal(first, recording)
 
@@ -99,8 +104,9 @@ def test_any_length_gives_something_finite_of_a_like_level(name, samples, seed):
     silent = AUGMENTATIONS[name](np.zeros(samples, np.float32), np.random.default_rng(seed))
     for result in (changed, silent):
         assert result.dtype == np.float32 and np.isfinite(result).all()
-        assert len(result) == samples or (name == "speed" and 0.9 * samples - 1 <= len(result) <= samples / 0.9 + 1)
-    assert np.linalg.norm(changed) < 2.5 * np.linalg.norm(waveform) + 0.01
+        assert len(result) == samples or (name in OTHER_LENGTH and len(result) <= samples / 0.9 + 1)
+        assert len(result) >= 0.9 * samples - 1 or name == "shorten"
+    assert np.linalg.norm(changed) < 2.5 * np.linalg.norm(waveform) + 0.01 or name == "level"
     assert np.abs(silent).max() < 1e-3
 
 
@@ -215,6 +221,55 @@ def test_reverberation_convolves_keeps_level_and_onset(recording):
     late[500] = 1
     wet = reverberation(late, np.random.default_rng(5))
     assert np.abs(wet[:500]).max() < 1e-6 < wet[500]
+
+
+def test_equalise_is_a_smooth_curve_at_the_same_level():
+    flat = np.random.default_rng(0).normal(0, 0.1, 4 * SAMPLE_RATE).astype(np.float32)
+    for seed in range(5):
+        changed = equalise(flat, np.random.default_rng(seed))
+        assert np.linalg.norm(changed) == pytest.approx(np.linalg.norm(flat), rel=1e-3)
+        hertz, after = welch(changed, SAMPLE_RATE, nperseg=512)
+        gain = 10 * np.log10(after / welch(flat, SAMPLE_RATE, nperseg=512)[1])[2:-2]
+        assert np.ptp(gain) > 3
+        corners = np.arange(6) * 1600
+        straight = np.interp(hertz[2:-2], corners, np.interp(corners, hertz[2:-2], gain))
+        assert np.abs(gain - straight).max() < 1.5
+
+
+def test_level_sets_the_peak_alone(recording):
+    peaks = []
+    for seed in range(200):
+        changed = level(recording, np.random.default_rng(seed))
+        peaks.append(20 * np.log10(np.abs(changed).max()))
+        np.testing.assert_allclose(changed / np.abs(changed).max(), recording / np.abs(recording).max(), atol=1e-6)
+    assert -26 <= min(peaks) < -24 and -2 < max(peaks) <= 1e-4
+
+
+@given(samples=st.integers(1, 40_000), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_shorten_keeps_a_piece_of_a_second_or_more(samples, seed):
+    waveform = np.arange(samples, dtype=np.float32)
+    piece = shorten(waveform, np.random.default_rng(seed))
+    assert min(samples, SAMPLE_RATE) <= len(piece) <= samples
+    np.testing.assert_array_equal(piece, np.arange(piece[0], piece[0] + len(piece)))
+
+
+def test_rounds_pile_up_with_the_same_probability_each():
+    augment = Augmenter(("level",), 0.5, rounds=3)
+    clip = np.full(100, 0.9, np.float32)
+
+    def times(seed: int) -> int:
+        rng, plain = np.random.default_rng(seed), np.random.default_rng(seed)
+        augment(clip, SPOOF, rng)
+        draws = 0
+        for _ in range(3):
+            if plain.random() < 0.5:
+                draws += 1
+                plain.integers(1), plain.uniform(-26, 0)
+        assert rng.bit_generator.state == plain.bit_generator.state
+        return draws
+
+    assert {times(seed) for seed in range(40)} == {0, 1, 2, 3}
 
 
 # ---------------------------------------------------------------- codecs
