@@ -58,6 +58,7 @@ def test_cost_is_counted() -> None:
     assert (row["network"], row["front_end"], row["seconds"]) == ("wider", "mel", 0.5)
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_comparison_trains_all_alike_tabulates_and_is_not_done_twice(corpus, tmp_path, capsys) -> None:
     systems = configs(corpus, "small", "wider")
     assert compare(systems, 2, tmp_path) == 0
@@ -69,7 +70,7 @@ def test_a_comparison_trains_all_alike_tabulates_and_is_not_done_twice(corpus, t
     assert ((table["eer_low"] <= table["eer"]) & (table["eer"] <= table["eer_high"])).all()
     assert {f"attack_D{k:02}" for k in range(5, 9)} <= set(table.columns)
     assert (table[["training_clips_per_second", "scoring_clips_per_second"]] > 0).all().all()
-    assert (folder / "compare.png").stat().st_size > 5_000
+    assert (folder / "compare.png").is_file()
     runs = [read_config(file) for file in folder.glob("*/config.json")]
     assert {(c.training.split, c.training.seed, c.training.stages, c.training.epochs) for c in runs} == {
         ("official", 1, (1.0,), (2,))
@@ -79,7 +80,7 @@ def test_a_comparison_trains_all_alike_tabulates_and_is_not_done_twice(corpus, t
     page = (folder / "report.html").read_text(encoding="utf-8")
     links = [unquote(link) for link in re.findall(r'href="([^#"]+)"', page)]
     assert sorted(links) == sorted(f"{run}/report.html" for run in table["run"])
-    assert all((folder / link).stat().st_size > 100_000 for link in links)
+    assert all("Worst errors" in (folder / link).read_text(encoding="utf-8") for link in links)
 
     files = {path: path.stat().st_mtime_ns for path in folder.glob("*/best.keras")}
     assert compare(systems, 2, tmp_path) == 0  # the same command: nothing is trained again
@@ -88,11 +89,14 @@ def test_a_comparison_trains_all_alike_tabulates_and_is_not_done_twice(corpus, t
     assert [*tmp_path.iterdir()] == [folder]
 
 
-def test_an_interrupted_report_costs_no_training(corpus, tmp_path, monkeypatch, capsys) -> None:
+@pytest.mark.usefixtures("unpainted")
+def test_an_interrupted_report_costs_no_training_and_one_that_fails_no_other(
+    corpus, tmp_path, monkeypatch, capsys
+) -> None:
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    systems = configs(corpus, "small", "wider")
+    systems = configs(corpus, "small", "broken")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("report.write_report", interrupted)
         compare(systems, 1, tmp_path)
@@ -100,9 +104,12 @@ def test_an_interrupted_report_costs_no_training(corpus, tmp_path, monkeypatch, 
     before = weights.stat().st_mtime_ns
     assert (weights.parent / "metrics.json").is_file() and not (weights.parent / "report.html").exists()
     capsys.readouterr()
-    assert compare(systems, 1, tmp_path) == 0
-    assert capsys.readouterr().out.count("is finished already") == 1
+    assert compare(systems, 1, tmp_path) == 1
+    said = capsys.readouterr().out
+    assert said.count("is finished already") == 1
     assert weights.stat().st_mtime_ns == before and (weights.parent / "report.html").is_file()
+    assert "not in the table: broken: broken: cannot be built" in said
+    assert pd.read_csv(weights.parents[1] / "compare.csv")["recipe"].tolist() == ["small"]
 
 
 @pytest.mark.parametrize(
@@ -118,13 +125,6 @@ def test_an_order_is_claimed_only_where_intervals_are_apart(eer, low, high, said
     text = " ".join(comparison_findings(table))
     assert said in text and not_said not in text
     assert "b, 3.0 times as fast as a" in text and "Dev alone would have chosen b" in text
-
-
-def test_one_that_fails_leaves_the_others_in_the_table(corpus, tmp_path, capsys) -> None:
-    assert compare(configs(corpus, "small", "broken"), 1, tmp_path) == 1
-    (folder,) = tmp_path.iterdir()
-    assert pd.read_csv(folder / "compare.csv")["recipe"].tolist() == ["small"]
-    assert "not in the table: broken: broken: cannot be built" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("count", [1, 9])
