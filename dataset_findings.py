@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from config import BONAFIDE, SPOOF
-from dataset_plots import CLASSES, file_kind, is_others, split_name
+from dataset_plots import CLASSES, file_kind, is_others, measurement_name, split_name
 from measurements import HERTZ, MEASUREMENTS, Spectra
 from protocols import UNKNOWN_SPEAKER
-from run_findings import percent
+from run_findings import percent, with_interval
 from shortcuts import FEWEST, FEWEST_JOINT
+from splits import SPLIT_ORDER
 
 SILENCES = ("lead_silence", "trail_silence")
 TELLING = 0.40  # an EER below this is called a shortcut
@@ -125,6 +126,24 @@ def shortcuts(ranked: pd.DataFrame, together: pd.DataFrame) -> list[str]:
         return [f"What gives the classes away is not tested: a class has fewer than {FEWEST} labelled clips."]
     alone = [measurement(row) for _, row in ranked.iterrows() if is_shortcut(row)]
     return [*(alone or ["No measurement alone separates the classes clearly."]), joint(together)]
+
+
+def ranking(ranked: pd.DataFrame) -> pd.DataFrame:
+    """A table of `shortcuts.rank_measurements` as one reads it: a row a measurement, the splits beside each other."""
+    alone = ranked[(ranked["split"] == "all").to_numpy()]
+    shown = pd.DataFrame(
+        {
+            "measurement": alone["measurement"].map(measurement_name),
+            "bona fide, median": alone["median_bonafide"].map(rounded),
+            "spoof, median": alone["median_spoof"].map(rounded),
+            "EER [95 %]": list(map(with_interval, alone["eer"], alone["eer_low"], alone["eer_high"])),
+            "AUC": alone["auc"].round(3),
+        }
+    )
+    for split in [name for name in SPLIT_ORDER if (ranked["split"] == name).any()]:
+        of_split = ranked[(ranked["split"] == split).to_numpy()].set_index("measurement")["eer"]
+        shown[f"EER {split}"] = alone["measurement"].map(of_split).map(percent)
+    return shown
 
 
 def medians(table: pd.DataFrame, names: Iterable[str]) -> str:

@@ -155,7 +155,8 @@ def histograms(table: pd.DataFrame, names: Sequence[str]) -> Figure:
     for axes in grid[len(names) :]:
         axes.set_visible(False)
     handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    told = "dashed: median; the outermost bars hold all that lies beyond"
+    figure.legend(handles, labels, title=told, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

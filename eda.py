@@ -29,7 +29,6 @@ from figure_style import BLACK, save_figure
 from html_page import Page
 from measurements import DEFINITIONS, MEASUREMENTS, Spectra, measure_clip, measure_clips
 from protocols import UNKNOWN_SPEAKER, UNLABELLED
-from run_findings import percent, with_interval
 from shortcuts import joint_tests, rank_by_attack, rank_measurements
 from splits import SPLIT_ORDER, stratified_sample
 
@@ -88,24 +87,6 @@ def in_words(summary: pd.DataFrame) -> pd.DataFrame:
     """The same table with the classes' names."""
     names = {label: name for label, (name, _) in plots.CLASSES.items()}
     return summary.assign(label=summary["label"].map(names)).rename(columns={"label": "class"})
-
-
-def ranking_shown(ranked: pd.DataFrame) -> pd.DataFrame:
-    """A table of `rank_measurements` to read: a row a measurement, the splits beside each other."""
-    alone = ranked[(ranked["split"] == "all").to_numpy()]
-    shown = pd.DataFrame(
-        {
-            "measurement": alone["measurement"].map(plots.measurement_name),
-            "bona fide, median": alone["median_bonafide"].map(findings.rounded),
-            "spoof, median": alone["median_spoof"].map(findings.rounded),
-            "EER [95 %]": list(map(with_interval, alone["eer"], alone["eer_low"], alone["eer_high"])),
-            "AUC": alone["auc"].round(3),
-        }
-    )
-    for split in [name for name in SPLIT_ORDER if (ranked["split"] == name).any()]:
-        of_split = ranked[(ranked["split"] == split).to_numpy()].set_index("measurement")["eer"]
-        shown[f"EER {split}"] = alone["measurement"].map(of_split).map(percent)
-    return shown
 
 
 # ---------------------------------------------------------------- clips
@@ -174,7 +155,7 @@ def _distributions(page: Page, good: pd.DataFrame, ranked: pd.DataFrame) -> None
     for title, names in DISTRIBUTIONS.items():
         page.section(title)
         said = findings.of_measurements(ranked, names) if len(ranked) else findings.medians(good, names)
-        described = f"Distribution by class of {', '.join(MEASUREMENTS[name][0] for name in names)}; dashes: medians"
+        described = f"Distribution by class of {', '.join(MEASUREMENTS[name][0] for name in names)}"
         page.figure(plots.histograms(good, names), described, said)
     page.section("Files")
     if plots.file_kind(good).nunique() > 1:
@@ -202,7 +183,7 @@ def _shortcuts(page: Page, labelled: pd.DataFrame, ranked: pd.DataFrame, joint: 
         page.text("Not tested.")
         return
     page.figure(plots.shortcut_bars(ranked, joint), "EER of each measurement and of all together", BARS)
-    page.table(ranking_shown(ranked))
+    page.table(findings.ranking(ranked))
     shown = plots.top_attacks(labelled)
     grid = rank_by_attack(labelled, shown)
     if len(grid):

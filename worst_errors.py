@@ -14,10 +14,10 @@ import pandas as pd
 from audio import fit_length, load_audio
 from calibration import log_likelihood_ratio
 from clip_plots import draw_spectrogram
-from config import SAMPLE_RATE, SPOOF
+from config import SAMPLE_RATE, SPOOF, FeatureConfig
 from errors import AudioError
+from feature_extraction import log_stft
 from figure_style import CLASS_NAMES, figure_with_axes
-from frames import stft
 from html_page import Page
 from protocols import UNKNOWN_SPEAKER
 
@@ -80,6 +80,6 @@ def _show_clip(page: Page, clip: Any, samples: int) -> None:
     figure, axes = figure_with_axes(4.4, 1.7)
     figure.set_dpi(100)  # many of them on one page: coarse cells, each a block of equal pixels, keep it small
     axes.grid(False)
-    power = np.abs(stft(waveform, 512, max(1, samples // 100))) ** 2
-    draw_spectrogram(axes, np.log(power + 1e-5), samples / SAMPLE_RATE).set_interpolation("nearest")
+    picture = log_stft(waveform, FeatureConfig(samples=samples, window=512, hop=max(1, samples // 100)))[..., 0]
+    draw_spectrogram(axes, picture, samples / SAMPLE_RATE).set_interpolation("nearest")
     page.figure(figure, f"spectrogram of {clip.utterance_id}")
