@@ -84,6 +84,7 @@ class TrainingConfig:
     mask_low: tuple[float, ...] = ()  # all bins below
     mask_probability: float = 0.6
     precision: str = "float32"  # float32 | mixed_bfloat16 | mixed_float16
+    select: str = "best"  # best (dev EER) | last (epoch, or average): for a dev that also measures
     patience: int = 15  # epochs without a better dev EER before a stage ends
     deterministic: bool = False
     cache: str = "auto"  # auto | memory | disk | none
@@ -98,6 +99,7 @@ CHOICES = {
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
     "balance": ("none", "weights", "sampling", "groups"),
     "cache": ("auto", "memory", "disk", "none"),
+    "select": ("best", "last"),
 }
 POSITIVE = (
     "batch_size",

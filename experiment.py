@@ -264,7 +264,9 @@ def carry_out(
         if not progress.finished:
             print(f"paused after epoch {progress.epoch}; the same command without --stop-after goes on")
             return None
-        print(f"best epoch {progress.best['epoch']}, dev EER {100 * progress.best['dev_eer']:.2f} %; measuring")
+        print(
+            f"{config.training.select} epoch {progress.best['epoch']}, dev EER {100 * progress.best['dev_eer']:.2f} %; measuring"
+        )
         measure(config, tables, run, progress)
         if (run / "report.html").is_file():
             print(f"report      {run / 'report.html'}")

@@ -123,6 +123,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--swa", type=or_none(float), metavar="SHARE", help="average the weights of this last share of the epochs")
     add("--precision", metavar="NAME", help="float32, mixed_bfloat16, mixed_float16 (GPU)")
+    add("--select", metavar="WHICH", help="best (epoch by dev EER) or last, for a dev that also measures")
     add("--patience", type=positive, metavar="N", help="end a stage after N epochs without a better dev EER")
 
     add = parser.add_argument_group("augmentation (`none` turns off what the recipe has on)").add_argument

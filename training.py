@@ -86,7 +86,7 @@ def train(
             progress.history.append(row)
             progress.stage_epoch += 1
             progress.stale_epochs += 1
-            if progress.best is None or _rank(row) < _rank(progress.best):
+            if training.select == "last" or progress.best is None or _rank(row) < _rank(progress.best):
                 progress.best, progress.stale_epochs = row, 0
                 checkpoint.keep_best()
             line = epoch_line(row, progress, stages)
@@ -101,16 +101,22 @@ def train(
             print(line)  # last: what is printed is safe
     write_history(progress, run)  # again, for a run that was killed after its last state was written
     if progress.finished and training.swa:
-        use_average(model, checkpoint, progress, training_batches(reader, config, progress.epoch), dev_reader)
+        batches = training_batches(reader, config, progress.epoch)
+        use_average(model, checkpoint, progress, batches, dev_reader, always=training.select == "last")
     checkpoint.load_best()
     save_model(model, run / "best.keras")
     return progress
 
 
 def use_average(
-    model: keras.Model, checkpoint: Checkpoint, progress: Progress, batches: Iterable, dev_reader: ClipReader
+    model: keras.Model,
+    checkpoint: Checkpoint,
+    progress: Progress,
+    batches: Iterable,
+    dev_reader: ClipReader,
+    always: bool,
 ) -> None:
-    """Let the averaged weights compete with the best epoch's on dev."""
+    """Let the averaged weights compete with the best epoch's on dev, or take them always."""
     if progress.averaged < 2:
         print(f"weight averaging needs two epochs of the last share, there were {progress.averaged}: not used")
         return
@@ -119,8 +125,9 @@ def use_average(
     row = {"epoch": f"average of {progress.averaged}", **dev_figures(model, dev_reader)}
     better = _rank(row) < _rank(progress.best)
     verdict = f"better than epoch {progress.best['epoch']}: used" if better else "not better: the best epoch stays"
+    verdict = "used" if always else verdict
     print(f"averaged weights: dev loss {row['dev_loss']:.4f}  dev EER {100 * row['dev_eer']:.2f} %, {verdict}")
-    if better:
+    if always or better:
         progress.best = row
         checkpoint.keep_best()
 
@@ -286,7 +293,7 @@ def _clips_per_second(items: Iterator, clips_each: float, seconds: float) -> tup
 
 def epoch_line(row: dict[str, Any], progress: Progress, stages: list[Stage]) -> str:
     """One line for the terminal about the epoch just done."""
-    mark = "  best so far" if row is progress.best else ""
+    mark = "  best so far" if min(progress.history, key=_rank) is row else ""
     return (
         f"epoch {row['epoch']} (stage {row['stage']} of {len(stages)}, {progress.stage_epoch} of "
         f"{stages[progress.stage].epochs})  loss {row['loss']:.4f}  dev loss {row['dev_loss']:.4f}  "

@@ -326,6 +326,15 @@ def test_a_short_run_averages_its_last_two_epochs(tables, new_run, capsys):
     assert "weight averaging needs two epochs" in capsys.readouterr().out
 
 
+def test_the_last_epoch_or_the_average_is_kept_where_dev_must_not_choose(tables, new_run):
+    config, run = tiny_config(epochs=(4,), select="last", swa=0.5, patience=1), new_run("last")
+    paused = train(config, tables["train"], tables["dev"], run, stop_after=3)
+    assert paused.best["epoch"] == paused.epoch == 3
+    ranks = [(row["dev_eer"], row["dev_loss"]) for row in paused.history]
+    assert min(ranks) != ranks[-1], "the last epoch is the best too: nothing is shown"
+    assert train(config, tables["train"], tables["dev"], run).best["epoch"] == "average of 2"
+
+
 def test_a_run_of_another_backend_is_not_gone_on_with(tables, new_run, monkeypatch):
     run = new_run("backend")
     train(tiny_config(epochs=(2,)), tables["train"], tables["dev"], run, stop_after=1)
