@@ -264,9 +264,8 @@ def carry_out(
         if not progress.finished:
             print(f"paused after epoch {progress.epoch}; the same command without --stop-after goes on")
             return None
-        print(
-            f"{config.training.select} epoch {progress.best['epoch']}, dev EER {100 * progress.best['dev_eer']:.2f} %; measuring"
-        )
+        chosen = progress.best
+        print(f"{config.training.select} epoch: {chosen['epoch']}, dev EER {100 * chosen['dev_eer']:.2f} %; measuring")
         measure(config, tables, run, progress)
         if (run / "report.html").is_file():
             print(f"report      {run / 'report.html'}")
