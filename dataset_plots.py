@@ -295,7 +295,7 @@ def shortcut_grid(grid: pd.DataFrame) -> Figure:
     axes.grid(False)
     image = axes.imshow(percent, cmap="Blues_r", vmin=0, vmax=50, aspect="auto")
     for (row, column), value in np.ndenumerate(percent):
-        colour = "white" if value < 25 else "black"
+        colour = "white" if value < 17 else "black"
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=8)
     axes.set_yticks(range(len(grid)), grid.index, fontsize=9)
     axes.set_xticks(range(grid.shape[1]), [MEASUREMENTS[name][0] for name in grid], rotation=40, ha="right", fontsize=9)

@@ -142,7 +142,7 @@ def _matrix(axes: Axes, shares: np.ndarray, texts: list[str], title: str, what: 
     """Two by two cells, coloured by the share of the true class."""
     image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
     for (row, column), text in zip(np.ndindex(2, 2), texts, strict=True):
-        colour = "white" if shares[row, column] > 0.55 else "black"
+        colour = "white" if shares[row, column] > 0.65 else "black"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=13)
     axes.set_xticks([0, 1], CLASS_NAMES)
     axes.set_yticks([0, 1], CLASS_NAMES)
@@ -327,7 +327,7 @@ def _attack_grid(figure: Figure, axes: Axes, eer: pd.DataFrame) -> None:
     highest = max(10.0, float(np.nanmax(grid)))
     image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=highest, aspect="auto")
     for (row, column), value in np.ndenumerate(grid):
-        colour = "white" if value > 0.55 * highest else "black"
+        colour = "white" if value > 0.65 * highest else "black"
         axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=8)
     axes.set_xticks(range(eer.shape[1]), eer.columns, rotation=45, ha="right")
     axes.tick_params(labelleft=False, left=False)
