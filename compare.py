@@ -228,8 +228,8 @@ def comparison_page(rows: list[dict[str, Any]], folder: Path, first: Config, fai
     training = first.training
     page.text(
         f"Data {first.data or DEMO_FOLDER}, split {training.split} ({SPLITS[training.split]}), seed {training.seed}, "
-        f"{percent(training.sample, 0)} of the training clips, one stage of {training.epochs[0]} epochs, the best epoch "
-        "chosen on dev. All else is each recipe's own. A budget this short favours what learns fast."
+        f"{percent(training.sample, 0)} of the training clips, one stage of {training.epochs[0]} epochs, the best "
+        "epoch chosen on dev. All else is each recipe's own. A budget this short favours what learns fast."
     )
     if first.data is None:
         page.text(f"The data are the {NOTICE}")
