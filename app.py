@@ -63,6 +63,7 @@ class Detector(NamedTuple):
 
 def choose_detector() -> Detector:
     """The model that the visitor chooses; without one the page ends here."""
+    from inference import as_model
     from model import PRETRAINED, find_model, read_card
 
     # metrics.json comes last: without it a run is not finished
@@ -84,21 +85,13 @@ def choose_detector() -> Detector:
         file = find_model(path)
     else:
         file = offered[choice]
-    written = file.stat().st_mtime_ns
-    return Detector(loaded(file, written), read_card(file) or {}, f"{file} {written}")
-
-
-@st.cache_resource(max_entries=3, show_spinner="Loading the detector ...")
-def loaded(file: Path, _written: int) -> Any:
-    """The model of a file, kept for all visitors."""
-    from model import load_model
-
-    return load_model(file)
+    with st.spinner("Loading the detector ..."), one_at_a_time():
+        return Detector(as_model(file), read_card(file) or {}, f"{file} {file.stat().st_mtime_ns}")
 
 
 @st.cache_resource
 def one_at_a_time() -> threading.Lock:
-    """Two visitors' clips are not decoded and judged at once: memory is needed for one only."""
+    """Two visitors' models and clips are not loaded and judged at once: memory is needed for one only."""
     return threading.Lock()
 
 
@@ -175,6 +168,7 @@ def show_results(detector: Detector, uploads: list[Any], results: list[dict[str,
 def show_table(uploads: list[Any], results: list[dict[str, Any] | AudioError]) -> None:
     """One row a clip, and the same table as `inference.py --csv` writes it."""
     from inference import CSV_COLUMNS
+    from verdict_words import VERDICTS
 
     rows = [
         {"path": upload.name, "error": str(result)}
@@ -187,6 +181,7 @@ def show_table(uploads: list[Any], results: list[dict[str, Any] | AudioError]) -
         columns={"path": "clip", "spoof_probability": "spoof probability"}
     )
     texts = {"verdict": "not judged", "warnings": "", "error": ""}
+    shown["verdict"] = shown["verdict"].map({verdict: words for verdict, (_, words) in VERDICTS.items()})
     shown = shown.astype(dict.fromkeys(texts, object)).fillna(texts)
     decimals = {"spoof probability": "%.3f", "seconds": "%.1f"}
     columns = {name: st.column_config.NumberColumn(format=format) for name, format in decimals.items()}
@@ -271,20 +266,24 @@ def spectrogram(waveform: np.ndarray) -> tuple[Figure, str]:
 
 def explanation(model: Any, waveform: np.ndarray, start: float) -> tuple[Figure, str]:
     from explain import explain
+    from verdict_words import TERMS
 
     result = explain(model, waveform, start=start)
-    return result.figure(), f"In this window: {result.sentence()}. What the detector reacts to, not what is wrong."
+    return result.figure(), (
+        f"In this window: {result.sentence()}. What the detector reacts to, not what is wrong. {TERMS}"
+    )
 
 
 def course(model: Any, waveform: np.ndarray) -> tuple[Figure, str]:
     from timeline import HOP, timeline
+    from verdict_words import TERMS
 
     result = timeline(model, waveform, hop=max(HOP, len(waveform) / SAMPLE_RATE / MAX_WINDOWS))
     found = [f"{s.start:.1f}-{s.end:.1f} s ({s.label})" for s in result.segments.itertuples()]
     named = ", ".join(found[:MAX_SEGMENTS]) + (f" and {len(found) - MAX_SEGMENTS} more" * (len(found) > MAX_SEGMENTS))
     return result.figure(), (
-        f"Windows of {result.window:g} s every {result.hop:.2g} s, smoothed. So little sound is judged less surely "
-        f"than the whole clip. Above the threshold: {named or 'nothing'}."
+        f"Windows of {result.window:g} s every {result.hop:.2g} s. So little sound is judged less surely than the "
+        f"whole clip. Above the threshold: {named or 'nothing'}. {TERMS}"
         + "".join(f" Note: {warning}." for warning in result.warnings)
     )
 

@@ -105,13 +105,14 @@ def main(argv: list[str] | None = None) -> int:
     model = load_model(arguments.model)
     table = chosen_clips(arguments.data, arguments)
     scores = score_table(model, table, arguments.out, arguments.split, arguments.score)
+    incomplete = int(len(scores) < len(table))  # the exit code: what was left out is named above
     print(f"{len(scores):,} scores in {arguments.out}: {SCORES[arguments.score][0]}")
     print("clips of " + ", ".join(f"{split} {count:,}" for split, count in scores["split"].value_counts().items()))
     if scores["label"].nunique() < 2:
         if arguments.set_threshold:
             raise UserError(f"{arguments.data}: clips of one class only; a threshold needs both")
         print("clips of one class only: there are no error rates to give")
-        return 0
+        return incomplete
     point = operating_point(model)
     own = arguments.score == "spoof-logit" and point.get("calibration") is not None
     # in full digits: a plain 0.5 means a probability to evaluate
@@ -121,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"\n{format_report(report)}")
     if arguments.set_threshold:
         set_threshold(model, arguments.model, scores, f"{len(scores)} clips of {arguments.data}, {arguments.split}")
-    return 0
+    return incomplete
 
 
 def set_threshold(model: keras.Model, name: str, scores: pd.DataFrame, source: str) -> None:

@@ -33,7 +33,15 @@ from audio import MIN_SECONDS, SILENCE_PEAK, MonoStream, fit_length
 from backend import keras
 from config import SAMPLE_RATE
 from errors import AudioError, CommandParser, UserError, run_command
-from inference import DEFAULT_MODEL, as_model, input_samples, judge, operating_point, window_logits
+from inference import (
+    DEFAULT_MODEL,
+    NO_OPERATING_POINT,
+    as_model,
+    input_samples,
+    judge,
+    operating_point,
+    window_logits,
+)
 
 HOP = 0.5  # seconds between the starts of windows
 WINDOW = 2.0  # seconds a window holds; or the hop where that is longer, but no more than the model's input
@@ -260,6 +268,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("no sound: pipe samples or a WAV file into standard input, or give --mic (see --help)")
     rate, chunks = microphone(arguments.rate) if arguments.mic else piped_sound(sys.stdin.buffer, arguments.rate)
     detector = StreamingDetector(arguments.model, rate, arguments.hop, arguments.window)
+    if not detector.point.get("calibration"):
+        print(f"warning: {NO_OPERATING_POINT}", file=sys.stderr)
     if arguments.mic:
         print(f"listening at {rate} Hz; the first row takes {detector.latency:g} s; Ctrl-C ends", file=sys.stderr)
     for window in judged(detector, chunks, endless=arguments.mic):

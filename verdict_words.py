@@ -17,6 +17,7 @@ VERDICTS = {  # in words and a sign, never by colour alone
     "spoof": (":material/smart_toy:", "Sounds synthetic"),
     "uncertain": (":material/help:", "Undecided"),
 }
+TERMS = "Bona fide means recorded, spoof synthetic."  # what pictures and their regions are labelled with
 NOT_A_PROOF = (
     "**What it does not mean.** It is no proof. Detectors err on what they never heard, and sound sure of it: a newer "
     "voice generator, another microphone, codec, room or language. A published detector with 0.8 % errors on its own "

@@ -204,6 +204,19 @@ def test_cepstra_have_no_frequency_for_grad_cam(picture: keras.Model) -> None:
     assert explanation.figure().axes
 
 
+@pytest.mark.parametrize("kind", ["log_stft", "mel", "cqt"])
+@pytest.mark.parametrize("seconds", [2.0, 0.8])
+def test_a_coarse_map_keeps_its_sum_and_its_place(kind: str, seconds: float) -> None:
+    sound, hertz = SoundCells(clip(0, seconds)), relevance.picture_hertz(FeatureConfig(kind, SAMPLES))
+    parts = np.zeros((25, 16))
+    parts[:, 12] = 0.5  # three quarters up the picture, whatever its scale
+    cells = relevance._on_cells(parts, hertz, SAMPLES, sound)
+    assert cells.shape == sound.shape and cells.sum() == pytest.approx(parts.sum())
+    low, high = np.interp([12 / 16, 13 / 16], np.linspace(0, 1, len(hertz)), hertz)
+    near = (sound.frequency > low - CELL_HERTZ) & (sound.frequency < high + CELL_HERTZ)
+    assert cells[:, near].sum() == pytest.approx(parts.sum())
+
+
 def test_methods_that_do_not_fit_say_why(samples: keras.Model) -> None:
     with pytest.raises(UserError, match="grad_cam does not fit known_raw: it reads raw samples"):
         explain(samples, clip(), "grad_cam")
@@ -371,6 +384,7 @@ def test_a_check_writes_its_report(folder: Path, monkeypatch, capsys) -> None:
         ((), "give audio files to explain, or --check DATASET"),
         (("a.wav", "--check", "d"), "give audio files to explain, or --check DATASET"),
         (("a.wav", "--seed", "2"), "--seed belongs to --check"),
+        (("a.wav", "--allow-missing"), "--allow-missing belongs to --check"),
         (("--check", "d", "--start", "1"), "--start is for files"),
         (("--check", "d", "--limit", "0"), "--limit 0: must be 1 or more"),
         (("a.wav",), "no model 'none'"),

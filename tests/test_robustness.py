@@ -51,9 +51,8 @@ def high_listener(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(*words: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr("sys.argv", ["robustness.py", *map(str, words)])
-    return run_command(robustness.main)
+def run(*words: str | Path) -> int:
+    return run_command(lambda: robustness.main([*map(str, words)]))
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
@@ -92,11 +91,11 @@ def test_reader_is_reproducible_and_each_clip_has_noise_of_its_own(clips: Path) 
 
 
 def test_detector_that_hears_only_the_high_band_is_lost_on_the_telephone(
-    clips: Path, high_listener: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    clips: Path, high_listener: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "table.csv"
     words = (high_listener, "--data", clips, "--conditions", "clean,telephone,1s", "--out", out)
-    assert run(*words, monkeypatch=monkeypatch) == 0
+    assert run(*words) == 0
     table = pd.read_csv(out).set_index("condition")
     assert table.loc[["clean", "1s"], ["eer", "far", "frr"]].to_numpy().max() == 0
     assert table.loc["telephone", "far"] == 1  # nothing reaches the threshold any more
@@ -107,12 +106,12 @@ def test_detector_that_hears_only_the_high_band_is_lost_on_the_telephone(
 
 
 def test_user_errors_are_one_line_and_a_bad_file_is_named(
-    clips: Path, high_listener: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    clips: Path, high_listener: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert run(high_listener, "--data", clips, "--conditions", "clean,mp4", monkeypatch=monkeypatch) == 2
+    assert run(high_listener, "--data", clips, "--conditions", "clean,mp4") == 2
     assert "unknown condition mp4; valid: clean, 4s" in capsys.readouterr().err
     out = tmp_path / "no" / "t.csv"
-    assert run(high_listener, "--data", clips, "--out", out, monkeypatch=monkeypatch) == 2
+    assert run(high_listener, "--data", clips, "--out", out) == 2
     assert "there is no folder" in capsys.readouterr().err
     (tmp_path / "own" / "bonafide").mkdir(parents=True)
     (tmp_path / "own" / "spoof").mkdir()
@@ -120,7 +119,7 @@ def test_user_errors_are_one_line_and_a_bad_file_is_named(
         (tmp_path / "own" / name).write_bytes((clips / name).read_bytes())
     (tmp_path / "own" / "spoof" / "broken.wav").write_text("no sound", encoding="utf-8")
     words = (high_listener, "--data", tmp_path / "own", "--conditions", "clean,1s")
-    assert run(*words, monkeypatch=monkeypatch) == 1
+    assert run(*words) == 1
     said = capsys.readouterr().out
     assert said.count("left out: ") == 1
     assert "broken.wav: cannot be decoded" in said

@@ -1,6 +1,7 @@
 """Scoring a dataset with a trained model: the scores are the model's, the file says what they are."""
 
-import sys
+import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from backend import keras
 from config import BONAFIDE, Config, FeatureConfig
 from data_utils import read_dataset
 from demo_corpus import write_demo_corpus
-from errors import UserError
+from errors import CommandParser, UserError
 from inference import predict_audio
 from model import build_model, class_logits, load_model, read_card, save_model, spoof_logits
 from score_files import read_scores
@@ -24,18 +25,27 @@ def corpus(tmp_path_factory) -> Path:
     return write_demo_corpus(tmp_path_factory.mktemp("score") / "corpus", seed=5, scale=0.08, progress=False)
 
 
-@pytest.fixture
-def model_file(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> Path:
     """A small network with two class logits, untrained and without a threshold."""
     keras.utils.set_random_seed(1)
     model = build_model(Config(model="rawnet2", features=FeatureConfig("raw", 6_000), model_args={"gru_units": 8}))
-    save_model(model, tmp_path / "raw.keras", {"model": "rawnet2"})
-    return tmp_path / "raw.keras"
+    path = tmp_path_factory.mktemp("network") / "raw.keras"
+    save_model(model, path, {"model": "rawnet2"})
+    return path
+
+
+@pytest.fixture
+def model_file(network: Path, tmp_path: Path) -> Path:
+    """A copy of it, which a test may change."""
+    for file in (network, network.with_suffix(".json")):
+        shutil.copy(file, tmp_path)
+    return tmp_path / network.name
 
 
 def command(monkeypatch, *words: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["score.py", *map(str, words)])
-    return score.main()
+    monkeypatch.setattr(score, "evaluate", partial(evaluate.evaluate, bootstrap=20))  # intervals are tested elsewhere
+    return score.main([*map(str, words)])
 
 
 def test_both_kinds_of_scores_are_the_models_own(model_file, corpus, tmp_path, monkeypatch, capsys):
@@ -80,11 +90,12 @@ def test_a_threshold_from_dev_goes_into_the_model_and_its_card(model_file, corpu
     assert "the model's own threshold, from " in capsys.readouterr().out
 
 
-def test_limit_is_stratified_and_all_splits_are_scored(model_file, corpus, tmp_path, monkeypatch):
-    out = tmp_path / "scores.txt"
-    command(monkeypatch, model_file, "--data", corpus, "--out", out, "--limit", 20)
-    scores = read_scores(out)
-    assert len(scores) < 40 and set(scores["attack"]) == {"-", *(f"D{k:02}" for k in range(1, 9))}
+def test_limit_is_stratified_and_without_split_all_are_taken(corpus):
+    parser = CommandParser()
+    score.add_choice_arguments(parser)
+    chosen = score.chosen_clips(corpus, parser.parse_args(["--limit", "20"]))
+    assert len(chosen) < 40 and set(chosen["attack"]) == {"-", *(f"D{k:02}" for k in range(1, 9))}
+    assert set(chosen["split"]) == {"train", "dev", "eval"}
 
 
 @pytest.mark.parametrize(
@@ -94,6 +105,7 @@ def test_limit_is_stratified_and_all_splits_are_scored(model_file, corpus, tmp_p
         (["--split", "test"], "invalid choice"),
         (["--set-threshold", "--split", "eval"], "would choose on the test set"),
         (["--out", "nowhere/scores.txt"], "there is no folder nowhere"),
+        (["--limit", "0"], "--limit 0: must be 1 or more"),
     ],
 )
 def test_mistakes_are_one_line(words, message, model_file, corpus, monkeypatch):
