@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from architectures.aasist import aasist, aasist_l
-from architectures.layers import MaxFeatureMap, batch_norm, logit_layer
+from architectures.layers import MaxFeatureMap, MeanRemoval, StatisticsPooling, batch_norm, logit_layer
 from architectures.lcnn import lcnn
 from architectures.rawnet2 import rawnet2
 from architectures.res2net50 import res2net50, se_res2net50_thin
@@ -72,6 +72,11 @@ class SpoofLogit(layers.Layer):
 
 # ---------------------------------------------------------------- ResMax (Kwak et al., ICPR 2020)
 
+RESMAX_HEADS = {
+    "flatten": layers.Flatten,
+    "average": layers.GlobalAveragePooling2D,
+    "statistics": StatisticsPooling,
+}
 # filters, kernel, second pair of convolutions, 2x2 max-pooling
 RESMAX_BLOCKS = (
     (16, 3, True, True),
@@ -93,16 +98,20 @@ def resmax(
     dropout: float = 0.7,
     width: float = 1.0,
     units: int = 1,
+    remove_mean: bool = False,
 ) -> keras.Model:
     """Residual network whose only activation is the maximum of two feature maps.
 
     (time, frequency, 1) -> logit. The defaults are the paper's; the authors' later variant is `resmax_gap`.
     `width` multiplies the filters of every block. `units=2` is the paper's softmax head, which has the
-    published parameter count; every model here ends in one logit.
+    published parameter count; every model here ends in one logit. `remove_mean` and the head "statistics" are ours,
+    for speech from other places than that of training.
     """
-    if head not in ("flatten", "average"):
-        raise UserError(f"resmax: unknown head {head!r}; valid: flatten, average")
+    if head not in RESMAX_HEADS:
+        raise UserError(f"resmax: unknown head {head!r}; valid: {', '.join(RESMAX_HEADS)}")
     inputs = x = keras.Input(input_shape, name="features")
+    if remove_mean:
+        x = MeanRemoval()(x)
     for paper_filters, kernel, second_pair, pool in RESMAX_BLOCKS:
         filters = round(width * paper_filters)
         skip = x if x.shape[-1] == filters else layers.Conv2D(filters, 1, padding="same")(x)
@@ -113,7 +122,7 @@ def resmax(
         if pool:
             x = layers.MaxPooling2D(2, padding="same")(x)
         x = batch_norm()(x)
-    x = layers.Flatten()(x) if head == "flatten" else layers.GlobalAveragePooling2D()(x)
+    x = RESMAX_HEADS[head]()(x)
     x = layers.Dropout(dropout)(x)
     return keras.Model(inputs, logit_layer(units)(x), name="resmax")
 

@@ -58,6 +58,39 @@ class MaxFeatureMap(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="spoof_detection")
+class MeanRemoval(layers.Layer):
+    """Subtract the mean over time of every frequency: (b, t, f, 1) -> the same.
+
+    On a log spectrum that is what a microphone, a codec's band or an equaliser adds to every frame alike.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, x):
+        return x - ops.mean(x, axis=1, keepdims=True)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="spoof_detection")
+class StatisticsPooling(layers.Layer):
+    """Mean over frequency, then mean and standard deviation over time: (b, t, f, c) -> (b, 2 c)."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, x):
+        x = ops.mean(x, axis=2)  # (b, t, c)
+        # 1e-4: the square root has no slope at 0, which constant input would meet
+        return ops.concatenate([ops.mean(x, axis=1), ops.sqrt(ops.var(x, axis=1) + 1e-4)], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0], 2 * input_shape[-1]
+
+
+@keras.saving.register_keras_serializable(package="spoof_detection")
 class TwoClassLogit(layers.Dense):
     """A two-class softmax layer seen as one logit: z_spoof - z_bonafide, (b, n) -> (b, 1).
 
