@@ -256,7 +256,7 @@ def predict_folder(
             yield path, error
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(description="A verdict on audio files: recorded speech or synthetic?")
     parser.add_argument("files", nargs="+", metavar="FILE_OR_DIR")
     parser.add_argument(
@@ -264,7 +264,7 @@ def main() -> int:
     )
     parser.add_argument("--csv", type=Path, metavar="OUT", help="write the table of verdicts here")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of text")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     if arguments.csv is not None and not arguments.csv.parent.is_dir():
         raise UserError(f"--csv {arguments.csv}: there is no folder {arguments.csv.parent}")
