@@ -37,7 +37,7 @@ from sound_cells import CELL_HERTZ, CELL_SAMPLES, SoundCells
 
 PATCH = (6, 4)  # rows and columns of an occlusion: 0.4 s x 1 kHz, moved by half
 STEPS = DRAWS = 16  # gradients that are averaged
-AT_ONCE = 8  # waveforms through a gradient
+AT_ONCE = 2  # waveforms through a gradient; 2 GB with AASIST
 
 Method = Callable[[keras.Model, SoundCells], np.ndarray]
 
