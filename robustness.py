@@ -89,6 +89,14 @@ def measure(model: keras.Model, reader: ConditionReader, name: str) -> dict[str,
     }
 
 
+def chosen_conditions(text: str | None) -> list[str]:
+    """The names in a,b,c; all without."""
+    names = list(CONDITIONS) if text is None else text.split(",")
+    if unknown := [name for name in names if name not in CONDITIONS]:
+        raise UserError(f"unknown condition {', '.join(unknown)}; valid: {', '.join(CONDITIONS)}")
+    return names
+
+
 def format_row(row: dict[str, Any]) -> str:
     interval = f"[{100 * row['eer_low']:.2f}, {100 * row['eer_high']:.2f}]"
     return (
@@ -100,15 +108,11 @@ def format_row(row: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(description="A detector's errors when clips are compressed, narrowed, noisy or short.")
     add_clip_arguments(parser)
-    parser.add_argument(
-        "--conditions", default=",".join(CONDITIONS), help=f"some of {', '.join(CONDITIONS)} (default: all)"
-    )
+    parser.add_argument("--conditions", metavar="A,B", help=f"some of {', '.join(CONDITIONS)} (default: all)")
     parser.add_argument("--out", type=Path, metavar="CSV", help="write the table here as well")
     arguments = parser.parse_args(argv)
 
-    names = arguments.conditions.split(",")
-    if unknown := [name for name in names if name not in CONDITIONS]:
-        raise UserError(f"unknown condition {', '.join(unknown)}; valid: {', '.join(CONDITIONS)}")
+    names = chosen_conditions(arguments.conditions)
     if arguments.out is not None and not arguments.out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}")
     model = load_model(arguments.model)

@@ -1,0 +1,137 @@
+"""Leave pages out: train on three quarters of the pages, score the fourth, in turn; figures of all of them together.
+
+    python cross_validate.py --data wild --extra corpus --recipe resmax_wild
+    python cross_validate.py --data wild --recipe resmax_wild --model lcnn --conditions clean,1s,mp3
+
+Takes every option of main.py but --split. Nothing is chosen on the pages that measure: the last epoch is kept
+(`--select last`). Each clip is scored once, by the model that heard nothing of its page, clean and in every condition
+of robustness.py. The folder runs/cv-<key> holds a run folder for each part, scores_<condition>.csv and figures.csv;
+the key stands for all settings, so the same command goes on where it was stopped.
+"""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backend import keras
+from compare import finished_run
+from config import BONAFIDE, SPOOF, Config
+from errors import CommandParser, UserError, run_command
+from experiment import carry_out, prepare_tables
+from inference import score_clips
+from main import configure, parse_arguments
+from metrics import bootstrap_intervals, compute_eer
+from model import load_model
+from robustness import CONDITIONS, ConditionReader, chosen_conditions
+from splits import SPLITS
+
+FOLDS = [name for name in SPLITS if name.startswith("pages-")]
+KEPT = ["utterance_id", "page", "attack", "label", "fold", "spoof_logit"]  # columns of a table of scores
+
+
+def fold_config(config: Config, fold: str) -> Config:
+    """The config of one part: its pages measure, and therefore choose nothing."""
+    return replace(config, training=replace(config.training, split=fold, select="last"))
+
+
+def train_folds(config: Config, folder: Path) -> dict[str, tuple[Path, pd.DataFrame]]:
+    """Every part's run folder and the clips it was not trained on; what is finished is not trained again."""
+    runs = {}
+    for fold in FOLDS:
+        print(f"\n--- {fold}")
+        part = fold_config(config, fold)
+        tables = prepare_tables(part)
+        runs[fold] = finished_run(part, folder) or carry_out(part, tables, folder), tables["dev"]
+    return runs
+
+
+def out_of_fold_scores(
+    runs: dict[str, tuple[Path, pd.DataFrame]], condition: str, seed: int, file: Path
+) -> pd.DataFrame:
+    """The logit of every clip in one condition, by the model that did not hear its page; kept in a CSV."""
+    if file.is_file():
+        return pd.read_csv(file)
+    parts = []
+    for fold, (run, table) in runs.items():
+        reader = ConditionReader(table, CONDITIONS[condition][1], seed)
+        rows, logits = score_clips(load_model(run), reader, f"{condition}, {fold}")
+        for reason in reader.new_failures():
+            print(f"left out: {reason}")
+        parts.append(table.iloc[rows].assign(fold=fold, spoof_logit=logits))
+        keras.backend.clear_session()
+    scores = pd.concat(parts, ignore_index=True)[KEPT]
+    scores.to_csv(file, index=False)
+    return scores
+
+
+def page_errors(scores: pd.DataFrame) -> pd.Series:
+    """EER of every page that has both classes."""
+    both = scores.groupby("page").filter(lambda clips: clips["label"].nunique() == 2)
+    return both.groupby("page")[["spoof_logit", "label"]].apply(
+        lambda clips: compute_eer(-clips["spoof_logit"], clips["label"])[0]
+    )
+
+
+def figures(scores: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
+    """EER of all clips with its intervals over clips and over pages, of the folds' mean, and of the pages' mean."""
+    cm, labels = -scores["spoof_logit"].to_numpy(np.float64), scores["label"].to_numpy()
+    by_fold = [compute_eer(-part["spoof_logit"], part["label"])[0] for _, part in scores.groupby("fold")]
+    result = {"clips": len(scores), "eer": compute_eer(cm, labels)[0]}
+    for name, groups in (("clips", None), ("pages", scores["page"])):
+        low, high = bootstrap_intervals(cm, labels, speakers=groups, seed=seed)["eer"]
+        result |= {f"low_{name}": low, f"high_{name}": high}
+    return result | {"eer_of_folds": float(np.mean(by_fold)), "eer_of_pages": float(page_errors(scores).mean())}
+
+
+def format_figures(condition: str, row: dict[str, Any]) -> str:
+    def interval(name: str) -> str:
+        return f"[{100 * row[f'low_{name}']:.1f}, {100 * row[f'high_{name}']:.1f}]"
+
+    means = f"{100 * row['eer_of_folds']:>8.1f} {100 * row['eer_of_pages']:>8.1f}"
+    shown = f"{condition:<14} {row['clips']:>6,} {100 * row['eer']:>7.1f}"
+    return f"{shown} {interval('clips'):>14} {interval('pages'):>14} {means}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = CommandParser(
+        usage="python cross_validate.py --data DIR [--conditions A,B] [options of main.py]",
+        description=__doc__.partition("\n")[0],
+        epilog="All options of main.py but --split: python main.py --help",
+    )
+    parser.add_argument("--conditions", metavar="A,B", help=f"some of {', '.join(CONDITIONS)} (default: all)")
+    own, rest = parser.parse_known_args(argv)
+    arguments = parse_arguments(rest)
+    names = chosen_conditions(own.conditions)
+    for option in ("split", "select", "demo", "list", "compare", "fresh", "stop_after"):
+        if getattr(arguments, option):
+            raise UserError(f"cross_validate.py makes the splits and trains each to its end: leave out --{option}")
+    config = configure(arguments)
+    if config.data is None:
+        raise UserError("--data DIR is needed, a dataset whose list names the page of every clip")
+    key = hashlib.sha256(json.dumps(fold_config(config, "").to_dict(), sort_keys=True).encode()).hexdigest()[:8]
+    folder = arguments.runs / f"cv-{key}"
+    runs = train_folds(config, folder)
+    head = f"{'condition':<14} {'clips':>6} {'EER %':>7} {'95 % clips':>14} {'95 % pages':>14}"
+    print(f"\n{head} {'of folds':>8} {'of pages':>8}")
+    rows = {}
+    for condition in names:
+        scores = out_of_fold_scores(runs, condition, config.training.seed, folder / f"scores_{condition}.csv")
+        rows[condition] = figures(scores, config.training.seed)
+        print(format_figures(condition, rows[condition]), flush=True)
+    pd.DataFrame(rows).T.rename_axis("condition").to_csv(folder / "figures.csv")
+    clean = pd.read_csv(folder / f"scores_{names[0]}.csv")
+    print(f"\nEER of each page with both classes, {names[0]}:")
+    for page, error in page_errors(clean).sort_values().items():
+        counts = clean.loc[clean["page"] == page, "label"].value_counts()
+        print(f"  {100 * error:5.1f} %  {page}  ({counts[BONAFIDE]} bona fide, {counts[SPOOF]} spoof)")
+    print(f"folder {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

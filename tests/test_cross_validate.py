@@ -1,0 +1,100 @@
+"""Leaving pages out: every clip is judged once, by a model that heard nothing of its page; figures are right."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+import cross_validate
+from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF
+from cross_validate import figures, page_errors
+from errors import run_command
+from metrics import compute_eer
+
+PAGES, CLIPS = 8, 4
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Noise: recordings are dull, fakes bright; eight pages of four clips each, all with both classes."""
+    rng, rows = np.random.default_rng(0), []
+    for page in range(PAGES):
+        for clip in range(CLIPS):
+            waveform = rng.normal(0, 0.1, SAMPLE_RATE)
+            if clip % 2 == BONAFIDE:
+                waveform = np.convolve(waveform, np.ones(8) / 3, "same")
+            name = f"{page}_{clip}.wav"
+            soundfile.write(tmp_path / name, waveform, SAMPLE_RATE)
+            rows.append((name, LABELS[clip % 2], "-" if clip % 2 == BONAFIDE else "bright", f"page{page}"))
+    pd.DataFrame(rows, columns=["path", "label", "attack", "page"]).to_csv(tmp_path / "clips.csv", index=False)
+    return tmp_path / "clips.csv"
+
+
+def run(*words):
+    return run_command(lambda: cross_validate.main([*map(str, words)]))
+
+
+@pytest.mark.slow
+def test_every_clip_is_judged_once_by_a_model_that_did_not_hear_its_page(dataset, tmp_path, capsys, unpainted):
+    options = ["--data", dataset, "--recipe", "simple_cnn_balanced", "--epochs", 2, "--stages", 1, "--learning-rate"]
+    options += [0.001, "--balance", "groups", "--runs", tmp_path / "runs", "--conditions", "clean,1s"]
+    assert run(*options) == 0
+    (folder,) = (tmp_path / "runs").glob("cv-*")
+    runs = sorted(path for path in folder.iterdir() if path.is_dir())
+    assert len(runs) == 4
+    for condition in ("clean", "1s"):
+        scores = pd.read_csv(folder / f"scores_{condition}.csv")
+        assert len(scores) == scores["utterance_id"].nunique() == PAGES * CLIPS
+        assert (scores.groupby("page")["fold"].nunique() == 1).all()
+        assert scores["fold"].nunique() == 4
+    table = pd.read_csv(folder / "figures.csv").set_index("condition")
+    clean = pd.read_csv(folder / "scores_clean.csv")
+    assert table.loc["clean", "eer"] == pytest.approx(compute_eer(-clean["spoof_logit"], clean["label"])[0])
+    first = capsys.readouterr().out
+    assert run(*options) == 0  # all of it is there already
+    again = capsys.readouterr().out
+    assert again.count("is finished already") == 4
+    assert again.splitlines()[-4:] == first.splitlines()[-4:]
+
+
+def scored(rows):
+    return pd.DataFrame(rows, columns=["page", "label", "spoof_logit"]).assign(fold="pages-1-of-4")
+
+
+def test_a_page_counts_with_both_classes_only():
+    rows = [("both", BONAFIDE, -1.0), ("both", SPOOF, 1.0), ("mixed", BONAFIDE, 1.0), ("mixed", SPOOF, -1.0)]
+    errors = page_errors(scored([*rows, ("recordings", BONAFIDE, 5.0)]))
+    assert errors.to_dict() == {"both": 0.0, "mixed": 1.0}
+
+
+def test_figures_of_known_scores():
+    rng = np.random.default_rng(0)
+    rows = [(f"p{i % 10}", label, rng.normal(2 * label, 1)) for i in range(400) for label in (BONAFIDE, SPOOF)]
+    scores = scored(rows)
+    scores["fold"] = np.where(scores["page"] < "p5", "pages-1-of-4", "pages-2-of-4")
+    row = figures(scores)
+    assert row["clips"] == 800
+    assert row["eer"] == pytest.approx(0.159, abs=0.03)  # two normals, two deviations apart
+    assert row["low_clips"] < row["eer"] < row["high_clips"]
+    assert row["low_pages"] < row["eer"] < row["high_pages"]
+    assert row["eer_of_pages"] == pytest.approx(page_errors(scores).mean())
+    # one fold's scores shifted: each fold is as good as before, together they are not
+    shifted = scores.assign(spoof_logit=scores["spoof_logit"] + 4 * (scores["page"] < "p5"))
+    assert figures(shifted)["eer_of_folds"] == pytest.approx(row["eer_of_folds"])
+    assert figures(shifted)["eer"] > row["eer"] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "x", "--split", "official"], "leave out --split"),
+        (["--data", "x", "--select", "best"], "leave out --select"),
+        ([], "--data DIR is needed"),
+        (["--data", "x", "--conditions", "underwater"], "unknown condition underwater; valid: clean"),
+        (["--data", "x", "--epoch", "3", "--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(words, message, capsys):
+    assert run(*words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
