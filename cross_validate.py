@@ -21,10 +21,10 @@ import pandas as pd
 from backend import keras
 from compare import finished_run
 from config import BONAFIDE, SPOOF, Config
-from errors import CommandParser, UserError, run_command
+from errors import UserError, run_command
 from experiment import carry_out, prepare_tables
 from inference import score_clips
-from main import configure, parse_arguments
+from main import configure, training_options
 from metrics import bootstrap_intervals, compute_eer
 from model import load_model
 from robustness import CONDITIONS, ConditionReader, chosen_conditions
@@ -98,15 +98,12 @@ def format_figures(condition: str, row: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = CommandParser(
-        usage="python cross_validate.py --data DIR [--conditions A,B] [options of main.py]",
-        description=__doc__.partition("\n")[0],
-        epilog="All options of main.py but --split: python main.py --help",
-    )
+    parser = training_options()
+    parser.usage = "python cross_validate.py --data DIR [--conditions A,B] [options of main.py]"
+    parser.description = __doc__.partition("\n")[0]
     parser.add_argument("--conditions", metavar="A,B", help=f"some of {', '.join(CONDITIONS)} (default: all)")
-    own, rest = parser.parse_known_args(argv)
-    arguments = parse_arguments(rest)
-    names = chosen_conditions(own.conditions)
+    arguments = parser.parse_args(argv)
+    names = chosen_conditions(arguments.conditions)
     for option in ("split", "select", "demo", "list", "compare", "fresh", "stop_after"):
         if getattr(arguments, option):
             raise UserError(f"cross_validate.py makes the splits and trains each to its end: leave out --{option}")

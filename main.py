@@ -67,7 +67,8 @@ def positive(text: str) -> int:
     return value
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+def training_options() -> CommandParser:
+    """The parser of all that says what to train and how."""
     parser = CommandParser(
         usage="python main.py [--data DIR] [--recipe NAME] [options]",
         description="Train and evaluate a detector. Options left out come from the recipe.",
@@ -160,7 +161,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--runs", type=Path, metavar="DIR", default=Path("runs"), help="where run folders go (runs)")
     add("--fresh", action="store_true", help="start anew even if this run was interrupted before")
     add("--stop-after", type=positive, metavar="N", help="pause when N epochs are done; the same command goes on")
-    return parser.parse_args(argv)
+    return parser
 
 
 def configure(arguments: argparse.Namespace, recipe: str | None = None) -> Config:
@@ -230,7 +231,7 @@ def refuse_without_effect(config: Config, changes: dict[str, Any]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
+    arguments = training_options().parse_args(argv)
     if arguments.list:
         from compare import list_systems
 

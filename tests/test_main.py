@@ -19,7 +19,7 @@ from demo_corpus import write_demo_corpus
 from errors import UserError, run_command
 from evaluate import evaluate, read_scores
 from experiment import claimed, git_commit, open_run, training_process
-from main import configure, main, parse_arguments
+from main import configure, main, training_options
 from model import read_card, sha256
 from recipes import load_recipe, recipe_names, recipe_published
 
@@ -154,7 +154,7 @@ def test_two_equal_commands_at_once_do_not_share_a_folder(tmp_path):
 
 
 def test_config_repeats_a_finished_run(run_folder):
-    arguments = parse_arguments(["--config", str(run_folder / "config.json")])
+    arguments = training_options().parse_args(["--config", str(run_folder / "config.json")])
     assert configure(arguments) == read_config(run_folder / "config.json")
 
 
@@ -270,15 +270,15 @@ def test_recipes_carry_their_own_name_and_survive_json(name, tmp_path):
 )
 def test_flags_change_their_setting_and_no_other(flag, setting, value):
     base = ["--data", "X", "--recipe", "resmax_stft", "--stages", "1.0", "--epochs", "9", "--learning-rate", "0.1"]
-    plain = configure(parse_arguments(base)).to_dict()
-    changed = configure(parse_arguments([*base, *flag])).to_dict()
+    plain = configure(training_options().parse_args(base)).to_dict()
+    changed = configure(training_options().parse_args([*base, *flag])).to_dict()
     assert changed["training"].pop(setting) == value != plain["training"].pop(setting)
     assert changed == plain
 
 
 def test_stages_take_values_of_their_own():
     flags = ["--stages", "0.4,1.0", "--epochs", "3,4", "--learning-rate", "1e-4,1e-5"]
-    training = configure(parse_arguments(["--data", "X", *flags])).training
+    training = configure(training_options().parse_args(["--data", "X", *flags])).training
     assert (training.stages, training.epochs, training.learning_rate) == ((0.4, 1.0), (3, 4), (1e-4, 1e-5))
 
 
@@ -290,17 +290,20 @@ def test_recipes_name_figure_and_command(name):
 
 
 def test_the_default_split_for_a_dataset_holds_attacks_out():
-    assert configure(parse_arguments(["--data", "X"])).training.split == "attack-held-out"
+    assert configure(training_options().parse_args(["--data", "X"])).training.split == "attack-held-out"
 
 
 def test_sampling_puts_the_weight_of_the_recipe_aside():
-    assert configure(parse_arguments(["--data", "X", "--balance", "sampling"])).training.bonafide_weight is None
+    assert (
+        configure(training_options().parse_args(["--data", "X", "--balance", "sampling"])).training.bonafide_weight
+        is None
+    )
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, valid in CHOICES.items() for value in valid])
 def test_every_choice_can_be_given_by_its_flag(name, value):
     flags = ["--demo", f"--{name.replace('_', '-')}", value, "--augment", "noise"]
-    assert getattr(configure(parse_arguments(flags)).training, name) == value
+    assert getattr(configure(training_options().parse_args(flags)).training, name) == value
 
 
 @pytest.mark.parametrize(
@@ -314,27 +317,27 @@ def test_every_choice_can_be_given_by_its_flag(name, value):
 )
 def test_an_option_without_effect_is_refused(flags):
     with pytest.raises(UserError, match="has no effect without"):
-        configure(parse_arguments(["--demo", *flags]))
+        configure(training_options().parse_args(["--demo", *flags]))
 
 
 def test_none_turns_off_what_a_recipe_has_on():
     recipe = ["--recipe", "res_efficient_cnn", "--demo"]
-    assert configure(parse_arguments(recipe)).training.bonafide_copies == 1.8767
-    training = configure(parse_arguments([*recipe, "--augment", "none"])).training
+    assert configure(training_options().parse_args(recipe)).training.bonafide_copies == 1.8767
+    training = configure(training_options().parse_args([*recipe, "--augment", "none"])).training
     assert (training.augment, training.bonafide_copies) == ((), None)
     flags = ["--recipe", "resmax_ffm", "--demo", "--mixup", "none", "--mask-high", "none"]
-    training = configure(parse_arguments(flags)).training
+    training = configure(training_options().parse_args(flags)).training
     assert (training.mixup, training.mask_high) == (None, ())
     flags = ["--recipe", "aasist_la", "--demo", "--bonafide-weight", "none", "--spec-augment", "none", "--swa", "none"]
-    training = configure(parse_arguments(flags)).training
+    training = configure(training_options().parse_args(flags)).training
     assert (training.bonafide_weight, training.spec_augment, training.swa) == (None, 0, None)
 
 
 def test_another_network_comes_on_its_own_front_end():
-    config = configure(parse_arguments(["--demo", "--model", "lcnn", "--model-arg", "embedding=64"]))
+    config = configure(training_options().parse_args(["--demo", "--model", "lcnn", "--model-arg", "embedding=64"]))
     assert config.recipe == "resmax_demo-lcnn"
     assert (config.model, config.features, config.model_args) == ("lcnn", feature_config("lfcc"), {"embedding": 64})
-    config = configure(parse_arguments(["--demo", "--model", "lcnn", "--features", "mel"]))
+    config = configure(training_options().parse_args(["--demo", "--model", "lcnn", "--features", "mel"]))
     assert config.features == feature_config("mel")
 
 
