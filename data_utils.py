@@ -266,7 +266,7 @@ def read_dataset(directory: str | Path) -> Dataset:
     return replace(dataset, notes=(*dataset.notes, *notes))
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = CommandParser(description="Check a dataset.", epilog=EXIT_RULE)
     parser.add_argument("directory", metavar="DIR", help="folder of a dataset, or a CSV / TSV with path,label")
     parser.add_argument("--json", action="store_true", help="print the report as JSON and nothing else")
@@ -283,7 +283,7 @@ def main() -> None:
         metavar="N",
         help="audio headers read for each split's hours, a sample of more (default 100000, 0: none)",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.headers < 0 or args.list_missing < 0:
         raise UserError("--headers and --list-missing must be 0 or more")
     dataset = read_dataset(args.directory)

@@ -5,6 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+from errors import run_command
+
+settings.register_profile("patient", deadline=None)  # no test depends on how busy the machine is
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +33,18 @@ def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("html_page.png_bytes", lambda figure: b"")
     monkeypatch.setattr("plots.save_figure", save_nothing)
+
+
+@pytest.fixture
+def command(capsys) -> Callable[..., tuple[int, str, str]]:
+    """(main, *words) -> exit code of the command, what it prints, what it complains of; in this process."""
+
+    def run(main: Callable, *words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run_command(lambda: main([str(word) for word in words]))
+        return code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import soundfile
 
 import data_utils
 from config import BONAFIDE, SPOOF, TABLE_COLUMNS
-from data_utils import read_dataset
+from data_utils import main, read_dataset
 from dataset_report import check, measure_seconds
 from errors import UserError
 from protocols import UNLABELLED, read_protocol, recognise
@@ -48,16 +48,6 @@ def make_la(base, kind="LA", lists=LA_LISTS, leave_out=()):
             if utterance not in leave_out:
                 audio(base / f"ASVspoof2019_{kind}_{name.split('.')[0]}" / "flac" / f"{utterance}.flac")
     return base
-
-
-def run(*words):
-    return subprocess.run(
-        [sys.executable, str(REPO / "data_utils.py"), *map(str, words)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-    )
 
 
 # ---- ASVspoof 2019 -----------------------------------------------------------------------------------------
@@ -496,24 +486,24 @@ def test_measure_seconds_keeps_order(tmp_path):
     assert np.allclose(measure_seconds(paths), 0.01 * np.arange(1, 301), atol=1e-4)
 
 
-def test_command_prints_text_and_ends_zero(tmp_path):
+def test_command_prints_text_and_ends_zero(tmp_path, command):
     make_la(tmp_path, leave_out=("LA_T_1000002",))
-    done = run(tmp_path, "--list-missing", "1", "--split", "random-80-10-10")
-    assert done.returncode == 0, done.stderr
-    assert "missing in train: 1: LA_T_1000002" in done.stdout and "--allow-missing" in done.stdout
-    assert "random-80-10-10:" in done.stdout
+    code, output, errors = command(main, tmp_path, "--list-missing", "1", "--split", "random-80-10-10")
+    assert code == 0, errors
+    assert "missing in train: 1: LA_T_1000002" in output and "--allow-missing" in output
+    assert "random-80-10-10:" in output
 
 
-def test_command_json_is_json_alone(tmp_path):
+def test_command_json_is_json_alone(tmp_path, command):
     make_la(tmp_path, leave_out=("LA_T_1000002",))
-    done = run(tmp_path, "--json", "--split", "official", "--allow-missing")
-    report = json.loads(done.stdout)
-    assert done.returncode == 0 and report["usable"] and report["name"] == "asvspoof2019_LA"
+    code, output, _ = command(main, tmp_path, "--json", "--split", "official", "--allow-missing")
+    report = json.loads(output)
+    assert code == 0 and report["usable"] and report["name"] == "asvspoof2019_LA"
     assert report["splits"]["train"]["missing"] == 1 and report["splits"]["train"]["spoof"]["found"] == 0
     assert report["split"]["splits"]["train"]["rows"] == 1
 
 
-def test_command_ends_two_with_one_line(tmp_path):
+def test_command_ends_two_with_one_line(tmp_path, command):
     make_la(tmp_path / "one_class", leave_out=("LA_T_1000002", "LA_E_1000002"))
     for words, message in (
         ((tmp_path / "one_class",), "cannot be used: neither train nor eval has files of both classes"),
@@ -521,9 +511,9 @@ def test_command_ends_two_with_one_line(tmp_path):
         ((tmp_path, "--split", "half"), "invalid choice: 'half'"),
         ((tmp_path, "--headers", "-1"), "must be 0 or more"),
     ):
-        done = run(*words)
-        assert done.returncode == 2 and done.stderr.count("\n") == 1
-        assert done.stderr.startswith("error: ") and message in done.stderr
+        code, _, errors = command(main, *words)
+        assert code == 2 and errors.count("\n") == 1
+        assert errors.startswith("error: ") and message in errors
 
 
 def test_import_brings_no_heavy_library():
@@ -554,9 +544,9 @@ def test_the_partial_real_la(shared_data):
     assert report["usable"] and len(dataset.usable(allow_missing=True)) == 201
 
 
-def test_the_real_la_by_command(shared_data):
-    done = run(shared_data / "LA", "--json")
-    assert done.returncode == 0 and json.loads(done.stdout)["splits"]["eval"]["missing"] == 71_237
+def test_the_real_la_by_command(shared_data, command):
+    code, output, _ = command(main, shared_data / "LA", "--json")
+    assert code == 0 and json.loads(output)["splits"]["eval"]["missing"] == 71_237
 
 
 def test_the_manifest_of_wild(shared_data):

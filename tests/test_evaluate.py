@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -380,22 +381,16 @@ def test_balanced_weighs_both_classes_alike() -> None:
     assert balanced["spoof"]["precision"] != plain["spoof"]["precision"]
 
 
-def _run(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(REPO / "evaluate.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=REPO)
-
-
-def test_command_line(tmp_path: Path) -> None:
+def test_command_line(tmp_path: Path, command: Callable) -> None:
     path = tmp_path / "scores.txt"
     ev.write_scores(path, _random_table(), model="m", dataset="d")
-    text = _run(path, "--bootstrap", 20, "--plots", tmp_path / "plots")
-    assert (text.returncode, text.stderr) == (0, "")
-    assert "EER %" in text.stdout
-    assert "A09" in text.stdout
+    code, text, errors = command(ev.main, path, "--bootstrap", 20, "--plots", tmp_path / "plots")
+    assert (code, errors) == (0, "")
+    assert "EER %" in text
+    assert "A09" in text
     drawn = sorted(p.name for p in (tmp_path / "plots").iterdir())
     assert drawn == ["attacks.png", "confusion.png", "det.png", "roc.png", "scores.png"]
-    as_json = _run(path, "--bootstrap", 20, "--json")
-    report = json.loads(as_json.stdout)
+    report = json.loads(command(ev.main, path, "--bootstrap", 20, "--json")[1])
     expected = ev.evaluate(ev.read_scores(path), name=str(path), bootstrap=20)
     assert report == json.loads(json.dumps(expected))
 
@@ -412,12 +407,12 @@ def test_command_line(tmp_path: Path) -> None:
         ["SCORES", "--bootstrap", "0", "--plots", "SCORES"],
     ],
 )
-def test_user_errors_are_one_line_and_exit_code_2(arguments: list[str], tmp_path: Path) -> None:
+def test_user_errors_are_one_line_and_exit_code_2(arguments: list[str], tmp_path: Path, command: Callable) -> None:
     path = _write(tmp_path, "a - bonafide 2\nb A07 spoof 1\n")
-    result = _run(*(str(path) if a == "SCORES" else a for a in arguments))
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: ")
-    assert len(result.stderr.splitlines()) == 1
+    code, output, errors = command(ev.main, *(path if a == "SCORES" else a for a in arguments))
+    assert (code, output) == (2, "")
+    assert errors.startswith("error: ")
+    assert len(errors.splitlines()) == 1
 
 
 def test_heavy_libraries_are_not_imported() -> None:

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import inference
 from backend import keras
 from config import SAMPLE_RATE, Config, FeatureConfig
 from data_generator import ClipReader
-from errors import AudioError, UserError, run_command
+from errors import AudioError, UserError
 from inference import POOLING, cut_windows, predict_audio, predict_waveform, quality_warnings, score_clips
 from model import build_model, build_network, save_model, set_operating_point, spoof_logits
 
@@ -65,17 +64,6 @@ def python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     return done.stdout
-
-
-@pytest.fixture
-def command(capsys) -> Callable[..., tuple[int, str, str]]:
-    """The command's exit code and what it prints to each stream."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        code = run_command(lambda: inference.main([str(argument) for argument in arguments]))
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_the_readme_snippet_in_a_fresh_process(model, folder):
@@ -219,7 +207,7 @@ def test_names_in_the_display_are_escaped(model):
 def test_the_command_goes_on_past_bad_files_lists_them_and_ends_1(folder, tmp_path, command):
     out = tmp_path / "verdicts.csv"
     model = folder / "resmax_model.keras"
-    code, output, errors = command(folder / "clips", "nowhere.wav", "--model", model, "--csv", out)
+    code, output, errors = command(inference.main, folder / "clips", "nowhere.wav", "--model", model, "--csv", out)
     assert code == 1
     assert [line.split(":")[0].rsplit("/", 1)[1] for line in output.splitlines()] == [
         "good_0.flac",
@@ -243,22 +231,24 @@ def test_the_command_goes_on_past_bad_files_lists_them_and_ends_1(folder, tmp_pa
 def test_the_command_prints_json_lines(folder, command):
     clips = folder / "clips"
     files = (clips / "good_0.flac", clips / "empty.wav")
-    code, output, _ = command(*files, "--model", folder / "resmax_model.keras", "--json")
+    code, output, _ = command(inference.main, *files, "--model", folder / "resmax_model.keras", "--json")
     first, second = map(json.loads, output.splitlines())
     assert first["prediction"] in ("bonafide", "spoof") and "0 bytes" in second["error"]
     assert code == 1
 
 
 def test_good_files_only_end_0_and_say_nothing_else(folder, command):
-    code, output, errors = command(folder / "clips" / "good_0.flac", "--model", folder / "resmax_model.h5")
+    code, output, errors = command(
+        inference.main, folder / "clips" / "good_0.flac", "--model", folder / "resmax_model.h5"
+    )
     assert (code, output.count("\n"), errors) == (0, 1, "")
 
 
 def test_one_line_for_an_unknown_model_and_an_empty_folder(folder, tmp_path, command):
-    code, _, errors = command(folder / "clips" / "good_0.flac", "--model", "resnext")
+    code, _, errors = command(inference.main, folder / "clips" / "good_0.flac", "--model", "resnext")
     assert code == 2 and errors.startswith("error: no model 'resnext'") and errors.count("\n") == 1
     (tmp_path / "empty").mkdir()
-    code, _, errors = command(tmp_path / "empty", "--model", folder / "resmax_model.h5")
+    code, _, errors = command(inference.main, tmp_path / "empty", "--model", folder / "resmax_model.h5")
     assert code == 2 and "no audio files" in errors
 
 
@@ -273,7 +263,7 @@ def test_a_waveform_of_another_kind_is_refused(model, waveform):
 def test_csv_into_a_missing_folder_is_refused_before_the_work(folder, tmp_path, command):
     out = tmp_path / "nowhere" / "verdicts.csv"
     model = folder / "resmax_model.h5"
-    code, output, errors = command(folder / "clips" / "good_0.flac", "--model", model, "--csv", out)
+    code, output, errors = command(inference.main, folder / "clips" / "good_0.flac", "--model", model, "--csv", out)
     assert (code, output) == (2, "") and "there is no folder" in errors
 
 
