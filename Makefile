@@ -13,10 +13,10 @@ app: .venv/app.stamp
 	.venv/bin/python -m streamlit run app.py $(ARGS)
 
 test: .venv/dev.stamp
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/dev.stamp
-	.venv/bin/python -m pytest -m slow
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: .venv/dev.stamp
 	.venv/bin/ruff check .
