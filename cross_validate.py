@@ -31,7 +31,7 @@ from robustness import CONDITIONS, ConditionReader, chosen_conditions
 from splits import SPLITS
 
 FOLDS = [name for name in SPLITS if name.startswith("pages-")]
-KEPT = ["utterance_id", "page", "attack", "label", "fold", "spoof_logit"]  # columns of a table of scores
+KEPT = ["utterance_id", "page", "kind", "attack", "label", "fold", "spoof_logit"]  # columns of a table of scores
 
 
 def fold_config(config: Config, fold: str) -> Config:
@@ -88,6 +88,16 @@ def figures(scores: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
     return result | {"eer_of_folds": float(np.mean(by_fold)), "eer_of_pages": float(page_errors(scores).mean())}
 
 
+def kind_errors(scores: pd.DataFrame) -> pd.Series:
+    """EER of every kind of synthesis (tts, vc ...) against all recordings, where the dataset names kinds."""
+    recorded = scores["label"] == BONAFIDE
+    kinds = sorted(set(scores.loc[~recorded, "kind"]) - {"-"})
+    chosen = {kind: scores[recorded | (scores["kind"] == kind)] for kind in kinds}
+    return pd.Series(
+        {kind: compute_eer(-clips["spoof_logit"], clips["label"])[0] for kind, clips in chosen.items()}, dtype=float
+    )
+
+
 def format_figures(condition: str, row: dict[str, Any]) -> str:
     def interval(name: str) -> str:
         return f"[{100 * row[f'low_{name}']:.1f}, {100 * row[f'high_{name}']:.1f}]"
@@ -126,6 +136,8 @@ def main(argv: list[str] | None = None) -> int:
     for page, error in page_errors(clean).sort_values().items():
         counts = clean.loc[clean["page"] == page, "label"].value_counts()
         print(f"  {100 * error:5.1f} %  {page}  ({counts[BONAFIDE]} bona fide, {counts[SPOOF]} spoof)")
+    for kind, error in kind_errors(clean).items():
+        print(f"{100 * error:5.1f} %  {kind} against all recordings ({(clean['kind'] == kind).sum()} clips)")
     print(f"folder {folder}")
     return 0
 

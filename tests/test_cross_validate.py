@@ -7,7 +7,7 @@ import soundfile
 
 import cross_validate
 from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF
-from cross_validate import figures, page_errors
+from cross_validate import figures, kind_errors, page_errors
 from data_utils import read_dataset
 from errors import run_command
 from metrics import compute_eer
@@ -87,6 +87,12 @@ def test_figures_of_known_scores():
     shifted = scores.assign(spoof_logit=scores["spoof_logit"] + 4 * (scores["page"] < "p5"))
     assert figures(shifted)["eer_of_folds"] == pytest.approx(row["eer_of_folds"])
     assert figures(shifted)["eer"] > row["eer"] + 0.1
+
+
+def test_kinds_are_measured_against_all_recordings():
+    rows = [("p", BONAFIDE, 0.0), ("q", BONAFIDE, 1.0), ("p", SPOOF, 2.0), ("p", SPOOF, -1.0), ("q", SPOOF, 0.5)]
+    scores = scored(rows).assign(kind=["-", "-", "tts", "vc", "-"])
+    assert kind_errors(scores).to_dict() == {"tts": 0.0, "vc": 1.0}
 
 
 @pytest.mark.parametrize(
