@@ -4,7 +4,8 @@
     python data_utils.py DIR --split attack-held-out  the same, and what a split makes of it
 
 Understood: ASVspoof 2019 LA / PA, 2021 LA / DF / PA (keys optional), ASVspoof 5, In-the-Wild, a folder with
-bonafide/ and spoof/ (also below train/, dev/, eval/), a CSV / TSV (path,label[,attack,speaker,split,page,kind]). Lists are found by their content, wherever the tree sits.
+bonafide/ and spoof/ (also below train/, dev/, eval/), a CSV / TSV (path,label[,attack,speaker,split,page,kind]).
+Lists are found by their content, wherever the tree sits.
 `protocols.py` says what they look like, `splits.py` divides the table, `dataset_report.py` counts and prints.
 """
 
