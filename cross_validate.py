@@ -72,8 +72,9 @@ def out_of_fold_scores(
 def page_errors(scores: pd.DataFrame) -> pd.Series:
     """EER of every page that has both classes."""
     both = scores.groupby("page").filter(lambda clips: clips["label"].nunique() == 2)
-    return both.groupby("page")[["spoof_logit", "label"]].apply(
-        lambda clips: compute_eer(-clips["spoof_logit"], clips["label"])[0]
+    return pd.Series(
+        {page: compute_eer(-clips["spoof_logit"], clips["label"])[0] for page, clips in both.groupby("page")},
+        dtype=float,
     )
 
 

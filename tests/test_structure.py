@@ -23,7 +23,7 @@ LAYERS = (
     "resynthesis vocoders speech_engines more_recordings",
     "losses optimizers complexity architectures data_utils demo_corpus evaluate model checkpoint",
     "data_generator inference relevance faithfulness score explain streaming timeline training import_weights",
-    "training_corpus robustness recipes worst_errors report eda experiment compare main cross_validate",
+    "training_corpus robustness recipes worst_errors report eda experiment compare main cross_validate ship",
     "verdict_words uploads app",
 )
 ORDER = " ".join(LAYERS).split()

@@ -1,0 +1,96 @@
+"""What ships is trained on everything, judged by scores of models that had not heard the page, and names no machine."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import model as model_file
+import ship
+from config import BONAFIDE, LABELS, SPOOF, Config, FeatureConfig, TrainingConfig
+from errors import run_command
+from inference import operating_point, predict_waveform
+from metrics import error_rates
+from model import build_model, load_model, read_card, save_model
+
+CONFIG = Config(
+    recipe="tiny", model="simple_cnn", features=FeatureConfig("mel", 16_000), training=TrainingConfig(select="last")
+)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A finished cross-validation of eight pages in two conditions, and an empty pretrained/."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"{i}.wav", LABELS[i % 2], f"A{i % 3}" if i % 2 else "-", f"page{i % 8}", "vc" if i % 2 else "")
+        for i in range(160)
+    ]
+    data = tmp_path / "mine"
+    data.mkdir()
+    table = pd.DataFrame(rows, columns=["path", "label", "attack", "page", "kind"])
+    table.to_csv(data / "clips.csv", index=False)
+    for path in table["path"]:
+        (data / path).touch()
+    folder = tmp_path / "runs" / "cv-1"
+    (folder / "first").mkdir(parents=True)
+    config = Config(**{**CONFIG.__dict__, "data": str(data / "clips.csv")})
+    config.write(folder / "first" / "config.json")
+    label = np.array([SPOOF if row[1] == "spoof" else BONAFIDE for row in rows])
+    for condition, shift in (("clean", 2.5), ("1s", 1.5)):
+        scores = table.assign(
+            utterance_id=table["path"], label=label, fold="pages-1-of-4", kind=np.where(label, "vc", "-")
+        )
+        scores.assign(spoof_logit=rng.normal(shift * (2 * label - 1), 1)).to_csv(
+            folder / f"scores_{condition}.csv", index=False
+        )
+    monkeypatch.setattr(ship, "PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr(model_file, "PRETRAINED", tmp_path / "pretrained")
+    return folder
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What `train` was given; it leaves an untrained model."""
+    given = {}
+
+    def train(config, table, watched, run):
+        given.update(table=table, watched=watched)
+        save_model(build_model(config), run / "best.keras")
+
+    monkeypatch.setattr(ship, "train", train)
+    return given
+
+
+def test_the_detector_that_ships(folder, trained, tmp_path, capsys):
+    about = tmp_path / "about.json"
+    about.write_text(json.dumps({"licence": "for research"}), encoding="utf-8")
+    words = [str(folder), "--name", "voice", "--about", str(about)]
+    assert run_command(lambda: ship.main(words)) == 0
+    assert len(trained["table"]) == 160 and set(trained["table"]["split"]) == {"train"}  # every clip
+    assert "voice.keras" in capsys.readouterr().out
+
+    card = read_card(tmp_path / "pretrained" / "voice.keras")
+    assert card["licence"] == "for research"
+    assert card["data"]["dataset"] == "mine" and card["data"]["clips"] == {"bonafide": 80, "spoof": 80}
+    assert str(tmp_path) not in json.dumps(card)
+    assert set(card["leave_pages_out"]) == {"clean", "1s"}
+    assert card["leave_pages_out"]["clean"]["eer"] < card["leave_pages_out"]["1s"]["eer"]
+    assert set(card["leave_pages_out_by_kind"]) == {"vc"}
+    assert len(card["leave_pages_out_by_page"]) == 0  # here each page has one class
+
+    together = pd.concat([pd.read_csv(file) for file in folder.glob("scores_*.csv")])
+    for name, point in card["operating_points"].items():
+        frr, far = error_rates(-together["spoof_logit"], together["label"], -point["threshold"])
+        assert (frr, far) == (point["frr"], point["far"])
+        assert {"FAR 1 %": far <= 0.01, "FRR 1 %": frr <= 0.01, "EER": abs(far - frr) < 0.02}[name]
+
+    detector = load_model("voice")  # by name, as anybody would
+    assert operating_point(detector)["threshold"] == card["operating_points"]["EER"]["threshold"]
+    assert predict_waveform(detector, np.random.default_rng(0).normal(0, 0.1, 16_000))["threshold"] is not None
+
+
+def test_a_folder_that_is_no_cross_validation(tmp_path, capsys):
+    assert run_command(lambda: ship.main([str(tmp_path), "--name", "voice"])) == 2
+    assert "a folder of cross_validate.py is needed" in capsys.readouterr().err
