@@ -313,7 +313,7 @@ def test_a_wrong_network_or_argument_is_one_line() -> None:
         return str(error.value)
 
     assert refusal(model="resnet") == f"unknown network 'resnet'; valid: {', '.join(MODELS)}"
-    line = "network resmax: unknown argument wide; valid: head, second_kernel, dropout, width, units"
+    line = "network resmax: unknown argument wide; valid: head, second_kernel, dropout, width, units, remove_mean"
     assert refusal(model_args={"wide": 2}) == line
     assert refusal(model_args={"head": "max"}) == "resmax: unknown head 'max'; valid: flatten, average"
     line = refusal(features=FeatureConfig("mfcc"))
