@@ -315,7 +315,7 @@ def test_a_wrong_network_or_argument_is_one_line() -> None:
     assert refusal(model="resnet") == f"unknown network 'resnet'; valid: {', '.join(MODELS)}"
     line = "network resmax: unknown argument wide; valid: head, second_kernel, dropout, width, units, remove_mean"
     assert refusal(model_args={"wide": 2}) == line
-    assert refusal(model_args={"head": "max"}) == "resmax: unknown head 'max'; valid: flatten, average"
+    assert refusal(model_args={"head": "max"}) == "resmax: unknown head 'max'; valid: flatten, average, statistics"
     line = refusal(features=FeatureConfig("mfcc"))
     assert line == "unknown front end 'mfcc'; valid: log_stft, mel, lfcc, cqt, raw"
 
