@@ -134,12 +134,12 @@ def _decoded(path: Path, use: Callable[[Blocks], T]) -> tuple[Callable[[Path], B
         raise AudioError(f"{path}: empty file (0 bytes)")
     try:
         return _soundfile_blocks, use(_soundfile_blocks(path))
-    except REFUSED as refusal:
+    except REFUSED:
         try:
             return _ffmpeg_blocks, use(_ffmpeg_blocks(path))
         except av.error.FFmpegError as error:
             reason = error.strerror or type(error).__name__
-            raise AudioError(f"{path}: cannot be decoded (soundfile: {refusal}; FFmpeg: {reason})") from error
+            raise AudioError(f"{path}: cannot be decoded (by soundfile or FFmpeg: {reason})") from error
 
 
 def _soundfile_blocks(path: Path) -> Blocks:

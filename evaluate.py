@@ -185,7 +185,7 @@ def evaluate(
             over_speakers = metrics.bootstrap_intervals(scores, labels, speakers=speakers, **settings)
             intervals["speakers"] = over_speakers
         else:
-            intervals["note"] = "over trials alone, which is too narrow: speakers unknown (give --protocol)"
+            intervals["note"] = "over trials alone, which is too narrow: speakers unknown (a --protocol may name them)"
         of_trials = speakers if known_speakers else None
         of_attacks = {"replicates": bootstrap, "seed": seed}
         _attack_intervals(report["per_attack"], scores, labels, attacks, of_trials, of_attacks)

@@ -32,7 +32,7 @@ def read_clip(name: str, data: bytes) -> np.ndarray:
             refuse_long(seconds, path)
             return np.concatenate(list(blocks))
         except AudioError as error:
-            reason, _, _ = str(error).partition(" (soundfile: ")  # what the decoders say is no help to a visitor
+            reason, _, _ = str(error).partition(" (by soundfile or ")  # what the decoders say is no help to a visitor
             raise AudioError(reason.replace(str(path), name)) from error
 
 
