@@ -183,7 +183,7 @@ def _histogram(axes: Axes, table: pd.DataFrame, name: str) -> None:
         axes.axvline(np.median(part), color=colour, linestyle="--", linewidth=1.4)
     axes.set(xlabel=measurement_name(name), ylabel="clips of the class (%)")
     if axes.get_ylim()[1] > ONE_BIN:
-        axes.set_ylim(0.05, 100)
+        axes.set_ylim(max(0.05, 50 / len(table)), 100)  # not below half a clip
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.set_ylabel("clips of the class (%), log")

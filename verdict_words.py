@@ -17,6 +17,7 @@ VERDICTS = {  # in words and a sign, never by colour alone
     "spoof": (":material/smart_toy:", "Sounds synthetic"),
     "uncertain": (":material/help:", "Undecided"),
 }
+FEW_CLIPS = 30  # of a class on dev: below that threshold and calibration are mostly chance
 TERMS = "Bona fide means recorded, spoof synthetic."  # what pictures and their regions are labelled with
 NOT_A_PROOF = (
     "**What it does not mean.** It is no proof. Detectors err on what they never heard, and sound sure of it: a newer "
@@ -60,7 +61,8 @@ def domain(card: dict[str, Any], result: dict[str, Any]) -> str:
     point = card.get("operating_point", {})
     counts = ""
     if "dev_bonafide" in point:
-        counts = f" ({point['dev_bonafide']:,} recorded and {point['dev_spoof']:,} synthetic clips)"
+        few = ", too few to rely on" if min(point["dev_bonafide"], point["dev_spoof"]) < FEW_CLIPS else ""
+        counts = f" ({point['dev_bonafide']:,} recorded and {point['dev_spoof']:,} synthetic clips{few})"
     dataset = card.get("data", {}).get("dataset")
     where = f"on the dev part of {plain(dataset)}{counts}" if dataset else "on data that its card does not name"
     return f"calibrated {where} for equal priors"

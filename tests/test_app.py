@@ -150,6 +150,13 @@ def test_the_verdict_is_that_of_predict_audio_in_words(page, site):
         assert "demo corpus" not in text
 
 
+def test_a_calibration_on_few_clips_says_so():
+    card = {"data": {"dataset": "mine"}, "operating_point": {"dev_bonafide": 400, "dev_spoof": 3}}
+    assert "(400 recorded and 3 synthetic clips, too few to rely on)" in verdict_words.domain(card, {"warnings": []})
+    card["operating_point"]["dev_spoof"] = 30
+    assert "too few" not in verdict_words.domain(card, {"warnings": []})
+
+
 def test_the_card_is_shown(page):
     about = page.expander[0]
     lines = about.markdown[0].value.replace("\\", "").splitlines()
