@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 
 from architectures.aasist import aasist, aasist_l
-from architectures.layers import MaxFeatureMap, MeanRemoval, StatisticsPooling, batch_norm, logit_layer
+from architectures.layers import MaxFeatureMap, batch_norm, logit_layer
 from architectures.lcnn import lcnn
 from architectures.rawnet2 import rawnet2
 from architectures.res2net50 import res2net50, se_res2net50_thin
 from architectures.res_efficient_cnn import res_efficient_cnn
 from architectures.resnet50 import resnet50
 from architectures.simple_cnn import simple_cnn
+from architectures.small_resmax import small_resmax, tiny_resmax
 from backend import keras
 from config import Config, feature_config, write_json
 from errors import UserError
@@ -72,11 +73,6 @@ class SpoofLogit(layers.Layer):
 
 # ---------------------------------------------------------------- ResMax (Kwak et al., ICPR 2020)
 
-RESMAX_HEADS = {
-    "flatten": layers.Flatten,
-    "average": layers.GlobalAveragePooling2D,
-    "statistics": StatisticsPooling,
-}
 # filters, kernel, second pair of convolutions, 2x2 max-pooling
 RESMAX_BLOCKS = (
     (16, 3, True, True),
@@ -98,20 +94,16 @@ def resmax(
     dropout: float = 0.7,
     width: float = 1.0,
     units: int = 1,
-    remove_mean: bool = False,
 ) -> keras.Model:
     """Residual network whose only activation is the maximum of two feature maps.
 
     (time, frequency, 1) -> logit. The defaults are the paper's; the authors' later variant is `resmax_gap`.
     `width` multiplies the filters of every block. `units=2` is the paper's softmax head, which has the
-    published parameter count; every model here ends in one logit. `remove_mean` and the head "statistics" are ours,
-    for speech from other places than that of training.
+    published parameter count; every model here ends in one logit.
     """
-    if head not in RESMAX_HEADS:
-        raise UserError(f"resmax: unknown head {head!r}; valid: {', '.join(RESMAX_HEADS)}")
+    if head not in ("flatten", "average"):
+        raise UserError(f"resmax: unknown head {head!r}; valid: flatten, average")
     inputs = x = keras.Input(input_shape, name="features")
-    if remove_mean:
-        x = MeanRemoval()(x)
     for paper_filters, kernel, second_pair, pool in RESMAX_BLOCKS:
         filters = round(width * paper_filters)
         skip = x if x.shape[-1] == filters else layers.Conv2D(filters, 1, padding="same")(x)
@@ -122,7 +114,7 @@ def resmax(
         if pool:
             x = layers.MaxPooling2D(2, padding="same")(x)
         x = batch_norm()(x)
-    x = RESMAX_HEADS[head]()(x)
+    x = layers.Flatten()(x) if head == "flatten" else layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
     return keras.Model(inputs, logit_layer(units)(x), name="resmax")
 
@@ -149,6 +141,8 @@ MODELS = {
         {"head": "average", "second_kernel": None, "dropout": 0.5},
     ),
     "resmax_wide": ModelSpec(resmax, "log_stft", "ResMax of 4.7 times the filters", {"width": 4.7}),
+    "small_resmax": ModelSpec(small_resmax, "log_stft", "strided ResMax with statistics over time, for any speech"),
+    "tiny_resmax": ModelSpec(tiny_resmax, "log_stft", "the same of less than half the width"),
     "simple_cnn": ModelSpec(simple_cnn, "mel", "four convolutions with pooling and a dense layer"),
     "resnet50": ModelSpec(resnet50, "mel", "ResNet-50 on one channel, from scratch (He et al., CVPR 2016)"),
     "lcnn": ModelSpec(lcnn, "lfcc", "light CNN and LSTM (Wang & Yamagishi, Interspeech 2021)"),

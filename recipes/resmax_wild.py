@@ -1,4 +1,4 @@
-"""The detector that ships: ResMax for speech from anywhere, trained on demo pages and on copies made here.
+"""The detector that ships: a small ResMax for speech from anywhere, trained on demo pages and on copies made here.
 
 Everything in it serves the pages and systems it has not heard: the mean of every frequency is removed, so that
 microphones and codecs say little; three augmentations in a row hit both classes; pages and attacks count evenly; and
@@ -14,8 +14,7 @@ from config import Config, FeatureConfig, TrainingConfig
 PUBLISHED = "-"
 RECIPE = Config(
     recipe="resmax_wild",
-    model="resmax",
-    model_args={"head": "statistics", "remove_mean": True, "dropout": 0.3},
+    model="small_resmax",
     features=FeatureConfig("log_stft", window=512),
     training=TrainingConfig(
         split="pages-1-of-4",

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import model as model_file
-from architectures.layers import StatisticsPooling
 from backend import keras
 from config import Config, FeatureConfig
 from errors import UserError
@@ -100,29 +99,6 @@ def test_block_shapes_of_the_paper() -> None:
     assert not activations & {"ReLU", "Activation", "LeakyReLU"}
     convolutions = [layer for layer in network._flatten_layers() if isinstance(layer, keras.layers.Conv2D)]
     assert {layer.activation.__name__ for layer in convolutions} == {"linear"}
-
-
-def test_the_variant_that_removes_the_mean_does_not_hear_a_filter(tmp_path: Path) -> None:
-    """A filter adds a constant to every frequency of a log spectrum; a louder second half is something else."""
-    keras.utils.set_random_seed(0)
-    network = resmax((40, 64, 1), head="statistics", remove_mean=True, width=0.5)
-    rng = np.random.default_rng(0)
-    features = rng.normal(-5, 2, (2, 40, 64, 1)).astype(np.float32)
-    filtered = features + rng.normal(0, 3, (1, 1, 64, 1)).astype(np.float32)
-    louder = features + (np.arange(40) >= 20).astype(np.float32)[None, :, None, None]
-    logits = np.array(network(features))
-    np.testing.assert_allclose(network(filtered), logits, atol=1e-4)
-    assert np.abs(network(louder) - logits).max() > 1e-2
-    network.save(tmp_path / "variant.keras")
-    again = keras.models.load_model(tmp_path / "variant.keras")
-    np.testing.assert_array_equal(again(features), logits)
-
-
-def test_statistics_are_those_of_time() -> None:
-    x = np.random.default_rng(0).normal(2, 3, (2, 50, 7, 4)).astype(np.float32)
-    over_time = x.mean(axis=2)  # (b, t, c)
-    expected = np.concatenate([over_time.mean(axis=1), over_time.std(axis=1)], axis=-1)
-    np.testing.assert_allclose(StatisticsPooling()(x), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
@@ -313,9 +289,9 @@ def test_a_wrong_network_or_argument_is_one_line() -> None:
         return str(error.value)
 
     assert refusal(model="resnet") == f"unknown network 'resnet'; valid: {', '.join(MODELS)}"
-    line = "network resmax: unknown argument wide; valid: head, second_kernel, dropout, width, units, remove_mean"
+    line = "network resmax: unknown argument wide; valid: head, second_kernel, dropout, width, units"
     assert refusal(model_args={"wide": 2}) == line
-    assert refusal(model_args={"head": "max"}) == "resmax: unknown head 'max'; valid: flatten, average, statistics"
+    assert refusal(model_args={"head": "max"}) == "resmax: unknown head 'max'; valid: flatten, average"
     line = refusal(features=FeatureConfig("mfcc"))
     assert line == "unknown front end 'mfcc'; valid: log_stft, mel, lfcc, cqt, raw"
 

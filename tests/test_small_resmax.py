@@ -1,0 +1,38 @@
+"""What small_resmax is deaf to, and what it sees of time."""
+
+from pathlib import Path
+
+import numpy as np
+
+from architectures.layers import StatisticsPooling
+from architectures.small_resmax import small_resmax, tiny_resmax
+from backend import keras
+from model import parameter_count
+
+
+def test_does_not_hear_a_filter(tmp_path: Path) -> None:
+    """A filter adds a constant to every frequency of a log spectrum; a louder second half is something else."""
+    keras.utils.set_random_seed(0)
+    network = small_resmax((40, 64, 1), width=0.5)
+    rng = np.random.default_rng(0)
+    features = rng.normal(-5, 2, (2, 40, 64, 1)).astype(np.float32)
+    filtered = features + rng.normal(0, 3, (1, 1, 64, 1)).astype(np.float32)
+    louder = features + (np.arange(40) >= 20).astype(np.float32)[None, :, None, None]
+    logits = np.array(network(features))
+    np.testing.assert_allclose(network(filtered), logits, atol=1e-4)
+    assert np.abs(network(louder) - logits).max() > 1e-2
+    network.save(tmp_path / "variant.keras")
+    again = keras.models.load_model(tmp_path / "variant.keras")
+    np.testing.assert_array_equal(again(features), logits)
+
+
+def test_statistics_are_those_of_time() -> None:
+    x = np.random.default_rng(0).normal(2, 3, (2, 50, 7, 4)).astype(np.float32)
+    over_time = x.mean(axis=2)  # (b, t, c)
+    expected = np.concatenate([over_time.mean(axis=1), over_time.std(axis=1)], axis=-1)
+    np.testing.assert_allclose(StatisticsPooling()(x), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_sizes():
+    assert parameter_count(small_resmax((250, 257, 1))) == parameter_count(small_resmax((125, 257, 1))) < 1_000_000
+    assert parameter_count(tiny_resmax((250, 257, 1))) < 100_000
