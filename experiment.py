@@ -26,6 +26,8 @@ from errors import UserError
 from protocols import UNKNOWN_SPEAKER
 from splits import SPLIT_ORDER, split_table, stratified_sample, with_extra
 
+SHOWN_ATTACKS = 8  # named in the lines about the data
+
 # ---------------------------------------------------------------- data
 
 
@@ -52,8 +54,10 @@ def prepare_tables(config: Config) -> dict[str, pd.DataFrame]:
         tables["train"] = with_extra(tables, extra, official=config.training.split == "official")
     for name, rows in tables.items():
         bonafide, spoof = ((rows["label"] == label).sum() for label in range(len(LABELS)))
-        attacks = ", ".join(sorted(set(rows["attack"]) - {"-"}))
-        print(f"  {name:<5} {bonafide:>6,} bona fide  {spoof:>6,} spoof  ({attacks or 'no attacks'})")
+        attacks = sorted(set(rows["attack"]) - {"-"})
+        named = ", ".join(attacks[:SHOWN_ATTACKS]) or "no attacks"
+        more = f" and {len(attacks) - SHOWN_ATTACKS} more" if len(attacks) > SHOWN_ATTACKS else ""
+        print(f"  {name:<5} {bonafide:>6,} bona fide  {spoof:>6,} spoof  ({named}{more})")
     if config.extra is not None:
         extra = tables["train"]["extra"]
         print(f"  of train, {extra.sum():,} clips are from {config.extra}")
