@@ -17,14 +17,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from backend import keras
 from calibration import operating_point
-from config import BONAFIDE, LABELS, SPOOF, Config, read_config
+from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, Config, read_config
 from cross_validate import figures, kind_errors, page_errors
 from data_utils import read_dataset
 from errors import CommandParser, UserError, run_command
 from experiment import claimed, environment, logged
 from metrics import error_rates
-from model import PRETRAINED, load_model, parameter_count, save_model, set_operating_point
+from model import (
+    PRETRAINED,
+    build_model,
+    load_model,
+    parameter_count,
+    save_model,
+    set_operating_point,
+    spoof_logits,
+)
 from splits import stratified_sample, with_extra
 from training import set_up_keras, train
 
@@ -95,6 +104,22 @@ def make_card(config: Config, clips: pd.DataFrame, scores: dict[str, pd.DataFram
     }
 
 
+def check_signal(samples: int) -> np.ndarray:
+    """Ten tones in noise, the same everywhere: its logit tells whether a detector computes here what it did there."""
+    seconds = np.arange(samples) / SAMPLE_RATE
+    tones = sum(np.sin(2 * np.pi * 150 * k * seconds) / k for k in range(1, 11))
+    noise = np.random.default_rng(0).normal(0, 0.02, samples)
+    return (0.1 * tones * (np.sin(2 * np.pi * 3 * seconds) > 0) + noise).astype(np.float32)
+
+
+def in_float32(model: keras.Model, config: Config) -> keras.Model:
+    """The same weights in full precision: a stranger's processor may have no other, or round another way."""
+    keras.mixed_precision.set_global_policy("float32")
+    whole = build_model(config)
+    whole.set_weights(model.get_weights())
+    return whole
+
+
 def ship(folder: Path, name: str, about: dict[str, Any]) -> Path:
     """Train on everything into folder/all, then write the model and its card to pretrained/."""
     runs = sorted(folder.glob("*/config.json"))
@@ -113,8 +138,9 @@ def ship(folder: Path, name: str, about: dict[str, Any]) -> Path:
         watched = stratified_sample(own, min(1.0, WATCHED / len(own)), config.training.seed)
         print("the dev figures below are of clips that are trained on: they show that it learns, and no more")
         train(config, clips, watched.reset_index(drop=True), run)
-    model = load_model(run)
+    model = in_float32(load_model(run), config)
     card = make_card(config, clips, scores) | {"parameters": parameter_count(model)} | about
+    card["check_logit"] = float(spoof_logits(model, check_signal(config.features.samples)[None])[0])
     set_operating_point(model, card["operating_point"])
     PRETRAINED.mkdir(exist_ok=True)
     path = PRETRAINED / f"{name}.keras"

@@ -12,7 +12,7 @@ from config import BONAFIDE, LABELS, SPOOF, Config, FeatureConfig, TrainingConfi
 from errors import run_command
 from inference import operating_point, predict_waveform
 from metrics import error_rates
-from model import build_model, load_model, read_card, save_model
+from model import build_model, load_model, read_card, save_model, spoof_logits
 
 CONFIG = Config(
     recipe="tiny", model="simple_cnn", features=FeatureConfig("mel", 16_000), training=TrainingConfig(select="last")
@@ -87,6 +87,7 @@ def test_the_detector_that_ships(folder, trained, tmp_path, capsys):
         assert {"FAR 1 %": far <= 0.01, "FRR 1 %": frr <= 0.01, "EER": abs(far - frr) < 0.02}[name]
 
     detector = load_model("voice")  # by name, as anybody would
+    assert card["check_logit"] == pytest.approx(spoof_logits(detector, ship.check_signal(16_000)[None])[0], abs=1e-5)
     assert operating_point(detector)["threshold"] == card["operating_points"]["EER"]["threshold"]
     assert predict_waveform(detector, np.random.default_rng(0).normal(0, 0.1, 16_000))["threshold"] is not None
 
