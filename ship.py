@@ -93,7 +93,7 @@ def make_card(config: Config, clips: pd.DataFrame, scores: dict[str, pd.DataFram
         "operating_points": points(together, point),
         "data": {
             "dataset": dataset_name(config.data),
-            "clips": {LABELS[BONAFIDE]: int((clips["label"] == BONAFIDE).sum()), LABELS[SPOOF]: len(spoof)},
+            "clips": {"train": {LABELS[BONAFIDE]: len(clips) - len(spoof), LABELS[SPOOF]: len(spoof)}},
             "pages": int(clips["page"].nunique()),
             "attacks": {"train": sorted(set(spoof["attack"]))},
         },

@@ -4,8 +4,8 @@ Ours, after ResMax (Kwak et al., ICPR 2020) and with its activation. What differ
 that of training: the mean of every frequency is removed, every convolution is normalised, strides and averages take
 the place of max-pooling, and the head sees mean and deviation over time, of any length.
 
-    small_resmax   413 K parameters, the detector that ships
-    tiny_resmax     66 K, the one for a browser or a telephone
+    small_resmax   410 K parameters
+    tiny_resmax     67 K, for a browser or a telephone
 """
 
 from architectures.layers import MeanRemoval, StatisticsPooling, convolution_with_norm, logit_layer

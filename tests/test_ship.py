@@ -73,7 +73,7 @@ def test_the_detector_that_ships(folder, trained, tmp_path, capsys):
 
     card = read_card(tmp_path / "pretrained" / "voice.keras")
     assert card["licence"] == "for research"
-    assert card["data"]["dataset"] == "mine" and card["data"]["clips"] == {"bonafide": 80, "spoof": 80}
+    assert card["data"]["dataset"] == "mine" and card["data"]["clips"] == {"train": {"bonafide": 80, "spoof": 80}}
     assert str(tmp_path) not in json.dumps(card)
     assert set(card["leave_pages_out"]) == {"clean", "1s"}
     assert card["leave_pages_out"]["clean"]["eer"] < card["leave_pages_out"]["1s"]["eer"]
