@@ -10,9 +10,7 @@ for all settings, so the same command goes on where it was stopped, and finished
 """
 
 import contextlib
-import hashlib
 import io
-import json
 import math
 import time
 from dataclasses import replace
@@ -24,7 +22,7 @@ import pandas as pd
 from backend import keras
 from checkpoint import read_progress
 from complexity import multiply_adds
-from config import SAMPLE_RATE, Config, feature_config, read_config
+from config import SAMPLE_RATE, Config, feature_config, read_config, settings_key
 from data_generator import ClipReader
 from demo_corpus import DEMO_FOLDER, NOTICE
 from errors import UserError
@@ -91,8 +89,7 @@ def compare(configs: list[Config], epochs: int, runs: Path, fresh: bool = False)
         raise UserError("--compare takes two or more different recipes: --compare resmax_stft,lcnn_la")
     configs = [under_one_budget(config, configs[0], epochs) for config in configs]
     tables = prepare_tables(configs[0])
-    settings = json.dumps([config.to_dict() for config in configs], sort_keys=True)
-    folder = runs / f"compare-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+    folder = runs / f"compare-{settings_key([config.to_dict() for config in configs])}"
     rows, failures = [], []
     for config in configs:
         print(f"\n--- {config.recipe}: {config.model} on {config.features.kind}")

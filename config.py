@@ -6,6 +6,7 @@ Also the vocabulary of the whole project, said once:
     a score file carries the ASVspoof convention, cm_score = -spoof_logit, higher = more bona fide.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -169,6 +170,11 @@ class Config:
 
     def write(self, path: Path) -> None:
         write_json(path, self.to_dict())
+
+
+def settings_key(values: Any) -> str:
+    """Eight letters that stand for JSON values, for the name of a folder."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

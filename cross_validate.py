@@ -9,8 +9,6 @@ of robustness.py. The folder runs/cv-<key> holds a run folder for each part, sco
 the key stands for all settings, so the same command goes on where it was stopped.
 """
 
-import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import pandas as pd
 
 from backend import keras
 from compare import finished_run
-from config import BONAFIDE, SPOOF, Config
+from config import BONAFIDE, SPOOF, Config, settings_key
 from errors import UserError, run_command
 from experiment import carry_out, prepare_tables
 from inference import score_clips
@@ -28,9 +26,9 @@ from main import configure, training_options
 from metrics import bootstrap_intervals, compute_eer
 from model import load_model
 from robustness import CONDITIONS, ConditionReader, chosen_conditions
-from splits import SPLITS
+from splits import PAGE_SPLITS
 
-FOLDS = [name for name in SPLITS if name.startswith("pages-")]
+FOLDS = list(PAGE_SPLITS)
 KEPT = ["utterance_id", "page", "kind", "attack", "label", "fold", "spoof_logit"]  # columns of a table of scores
 
 
@@ -121,18 +119,18 @@ def main(argv: list[str] | None = None) -> int:
     config = configure(arguments)
     if config.data is None:
         raise UserError("--data DIR is needed, a dataset whose list names the page of every clip")
-    key = hashlib.sha256(json.dumps(fold_config(config, "").to_dict(), sort_keys=True).encode()).hexdigest()[:8]
-    folder = arguments.runs / f"cv-{key}"
+    folder = arguments.runs / f"cv-{settings_key(fold_config(config, '').to_dict())}"
     runs = train_folds(config, folder)
     head = f"{'condition':<14} {'clips':>6} {'EER %':>7} {'95 % clips':>14} {'95 % pages':>14}"
     print(f"\n{head} {'of folds':>8} {'of pages':>8}")
-    rows = {}
+    rows, scores = {}, {}
     for condition in names:
-        scores = out_of_fold_scores(runs, condition, config.training.seed, folder / f"scores_{condition}.csv")
-        rows[condition] = figures(scores, config.training.seed)
+        file = folder / f"scores_{condition}.csv"
+        scores[condition] = out_of_fold_scores(runs, condition, config.training.seed, file)
+        rows[condition] = figures(scores[condition], config.training.seed)
         print(format_figures(condition, rows[condition]), flush=True)
     pd.DataFrame(rows).T.rename_axis("condition").to_csv(folder / "figures.csv")
-    clean = pd.read_csv(folder / f"scores_{names[0]}.csv")
+    clean = scores[names[0]]
     print(f"\nEER of each page with both classes, {names[0]}:")
     for page, error in page_errors(clean).sort_values().items():
         counts = clean.loc[clean["page"] == page, "label"].value_counts()

@@ -10,7 +10,6 @@ The report is written when everything is measured; after Ctrl-C the same command
 """
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from audio import load_audio
 from clip_plots import ExampleClip, clips_figure
 from config import BONAFIDE, DEFAULT_FEATURES, SAMPLE_RATE, SPOOF
 from data_utils import Dataset, read_dataset
-from errors import CommandParser, UserError, run_command
+from errors import CommandParser, UserError, run_command, tell_failures
 from feature_extraction import log_stft, mel
 from figure_style import BLACK, save_figure
 from html_page import Page
@@ -256,11 +255,7 @@ def look_at(directory: Path, folder: Path | None, limit: int | None, seed: int) 
     for finding in write_report(dataset, table, spectra, folder, seed):
         print(f"- {finding}")
     print(f"report  {folder / 'report.html'}")
-    if len(errors):
-        print(f"{len(errors):,} of {len(table):,} files cannot be used:", file=sys.stderr)
-        for error in errors:
-            print(f"  {error}", file=sys.stderr)
-    return 1 if len(errors) else 0
+    return tell_failures(errors.tolist(), len(table), "cannot be used")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

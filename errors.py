@@ -8,7 +8,7 @@ import argparse
 import io
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 
@@ -25,6 +25,15 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see --help)")
+
+
+def tell_failures(problems: Sequence[object], total: int, what: str) -> int:
+    """List on stderr which of so many files went wrong; the exit code of a command that did the others."""
+    if problems:
+        print(f"{len(problems):,} of {total:,} files {what}:", file=sys.stderr)
+        for problem in problems:
+            print(f"  {problem}", file=sys.stderr)
+    return 1 if len(problems) else 0
 
 
 class CtrlC:

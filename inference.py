@@ -16,7 +16,6 @@ without one it is the plain sigmoid of the logit.
 import base64
 import html
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +30,7 @@ from backend import keras
 from calibration import log_likelihood_ratio
 from config import SAMPLE_RATE, FeatureConfig
 from data_generator import ClipReader, evaluation_batches
-from errors import AudioError, CommandParser, UserError, run_command
+from errors import AudioError, CommandParser, UserError, run_command, tell_failures
 from feature_extraction import feature_shape, log_stft
 from file_index import AUDIO_SUFFIXES
 from model import SpoofLogit, find_model, load_model, spoof_logits
@@ -283,11 +282,7 @@ def main(argv: list[str] | None = None) -> int:
             tqdm.write(line)
     if arguments.csv is not None:
         pd.DataFrame(rows, columns=CSV_COLUMNS).to_csv(arguments.csv, index=False)
-    if failures:
-        print(f"{len(failures)} of {len(files)} files could not be judged:", file=sys.stderr)
-        for error in failures:
-            print(f"  {error}", file=sys.stderr)
-    return 1 if failures else 0
+    return tell_failures(failures, len(files), "could not be judged")
 
 
 if __name__ == "__main__":

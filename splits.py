@@ -15,16 +15,17 @@ from protocols import UNKNOWN_ATTACK, UNKNOWN_PAGE, UNKNOWN_SPEAKER
 
 SPLIT_ORDER = ("train", "dev", "eval")
 PAGE_FOLDS = 4
+PAGE_SPLITS = {
+    f"pages-{fold}-of-{PAGE_FOLDS}": f"eval stays; dev is part {fold} of {PAGE_FOLDS} of the pages, train the rest"
+    for fold in range(1, PAGE_FOLDS + 1)
+}
 SPLITS = {
     "official": "the division of the dataset's authors; in ASVspoof 2019 dev repeats the attacks of train",
     "random-70-15-15": "70/15/15 by clip, all rows pooled; leaks speakers and attacks: figures flatter",
     "random-80-10-10": "80/10/10 by clip, all rows pooled; leaks speakers and attacks: figures flatter",
     "speaker-disjoint": "70/15/15 by speaker, all rows pooled; no speaker in two splits; attacks are shared",
     "attack-held-out": "eval stays; dev has attacks and speakers that train never saw: for choosing a model",
-    **{
-        f"pages-{fold}-of-{PAGE_FOLDS}": f"eval stays; dev is part {fold} of {PAGE_FOLDS} of the pages, train the rest"
-        for fold in range(1, PAGE_FOLDS + 1)
-    },
+    **PAGE_SPLITS,
 }
 THREE_WAYS = {"train": 0.70, "dev": 0.15, "eval": 0.15}
 TWO_WAYS = {"train": 0.80, "dev": 0.20}
@@ -185,8 +186,8 @@ def _page_fold(table: pd.DataFrame, scheme: str, rng: np.random.Generator) -> tu
             f"split {scheme}: the page of {unknown:,} rows is unknown; {_choose(table, scheme)}, "
             "or name the pages in a CSV"
         )
-    folds = {name: 1 / PAGE_FOLDS for name in SPLITS if name.startswith("pages-")}
-    fold_of = _in_groups(table[rest], "page", folds, rng)  # the same for every scheme of a seed
+    shares = dict.fromkeys(PAGE_SPLITS, 1 / PAGE_FOLDS)
+    fold_of = _in_groups(table[rest], "page", shares, rng)  # the same for every scheme of a seed
     split = np.full(len(table), "eval", dtype=object)
     split[rest] = np.where(fold_of == scheme, "dev", "train")
     out = table.assign(split=split)
@@ -218,7 +219,7 @@ def split_table(table: pd.DataFrame, scheme: str, seed: int = 1) -> pd.DataFrame
             out, what = _speaker_disjoint(table, rng)
         elif scheme == "attack-held-out":
             out, what = _attack_held_out(table, rng)
-        elif scheme.startswith("pages-"):
+        elif scheme in PAGE_SPLITS:
             out, what = _page_fold(table, scheme, rng)
         else:
             numbers = [int(n) / 100 for n in scheme.split("-")[1:]]

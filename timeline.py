@@ -16,7 +16,6 @@ on the first window of dev clips, not on short windows or means of several: take
 import base64
 import html
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from tqdm import tqdm
 from audio import MIN_SECONDS, audio_blocks
 from backend import keras
 from config import SAMPLE_RATE
-from errors import AudioError, CommandParser, UserError, run_command
+from errors import AudioError, CommandParser, UserError, run_command, tell_failures
 from figure_style import png_bytes, save_figure
 from inference import DEFAULT_MODEL, NO_OPERATING_POINT, as_model, checked_waveform, find_audio
 from streaming import HOP, WINDOW, StreamingDetector, Window
@@ -198,11 +197,7 @@ def main(argv: list[str] | None = None) -> int:
         print(result, flush=True)
         if arguments.out is not None:
             print("  written: " + ", ".join(map(str, result.write(arguments.out, stem))), flush=True)
-    if failures:
-        print(f"{len(failures)} of {len(files)} files could not be judged:", file=sys.stderr)
-        for error in failures:
-            print(f"  {error}", file=sys.stderr)
-    return 1 if failures else 0
+    return tell_failures(failures, len(files), "could not be judged")
 
 
 if __name__ == "__main__":
