@@ -36,6 +36,11 @@ def load_audio(path: str | Path) -> np.ndarray:
     return to_mono_16k(*decode(path), path)
 
 
+def pcm16(waveform: np.ndarray) -> np.ndarray:
+    """A waveform within [-1, 1] as int16, clipped at the largest sample; exact for what was 16 bits before."""
+    return np.clip(np.rint(waveform * 32_768), -32_768, 32_767).astype(np.int16)
+
+
 def audio_blocks(path: str | Path) -> tuple[float, Iterator[np.ndarray]]:
     """Seconds of one file of any length and, block by block, the waveform that load_audio gives.
 

@@ -28,7 +28,7 @@ import psutil
 import soundfile
 from tqdm import tqdm
 
-from audio import fit_length, load_audio
+from audio import fit_length, load_audio, pcm16
 from augmentation import Augmenter, mixup
 from backend import keras
 from config import BONAFIDE, CHOICES, SAMPLE_RATE, SPOOF, Config, TrainingConfig
@@ -57,7 +57,7 @@ class ClipReader:
             return self._decode(row)
         pcm = self._cache.get(row)
         if pcm is None:
-            pcm = np.clip(np.rint(self._decode(row) * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
+            pcm = pcm16(self._decode(row))
             self._cache.put(row, pcm)
         return pcm.astype(np.float32) / PCM_SCALE
 

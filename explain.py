@@ -14,7 +14,6 @@ The methods are in relevance.py, what "removed" means in sound_cells.py. An expl
 model's input length, the first one or that from `start` on; a shorter clip is explained in its own time.
 """
 
-import base64
 import html
 import json
 import sys
@@ -32,10 +31,10 @@ from audio import load_audio
 from backend import keras
 from clip_plots import explanation_figure
 from config import LABELS, SAMPLE_RATE, FeatureConfig
-from errors import AudioError, CommandParser, UserError, run_command
+from errors import AudioError, CommandParser, UserError, run_command, tell_failures
 from faithfulness import check_methods, deletion_curves, summary
 from feature_extraction import log_stft
-from figure_style import CLASS_NAMES, png_bytes, save_figure
+from figure_style import CLASS_NAMES, image_tag, png_bytes, save_figure
 from html_page import Page
 from inference import checked_waveform, find_audio, input_samples, operating_point
 from model import load_model
@@ -131,12 +130,8 @@ class Explanation:
         return explanation_figure(self.waveform, spectrogram, self.relevance, CELL_SECONDS, self.start, title)
 
     def _repr_html_(self) -> str:
-        encoded = base64.b64encode(png_bytes(self.figure())).decode()
-        return (
-            f"<p>{html.escape(str(self))}</p>"
-            f'<img alt="waveform, spectrogram with relevance, relevance over time" '
-            f'src="data:image/png;base64,{encoded}">'
-        )
+        picture = image_tag(png_bytes(self.figure()), "waveform, spectrogram with relevance, relevance over time")
+        return f"<p>{html.escape(str(self))}</p>{picture}"
 
 
 def _where(region: dict[str, Any]) -> str:
@@ -210,11 +205,7 @@ def explain_files(model: keras.Model, files: list[Path], method: str | None, sta
         text = json.dumps(explanation.to_dict(), indent=1, ensure_ascii=False)
         target.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
         print(f"{explanation}\n  {target}")
-    if failures:
-        print(f"{len(failures)} of {len(files)} files could not be explained:", file=sys.stderr)
-        for error in failures:
-            print(f"  {error}", file=sys.stderr)
-    return 1 if failures else 0
+    return tell_failures(failures, len(files), "could not be explained")
 
 
 def check_clips(

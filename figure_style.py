@@ -4,6 +4,8 @@ Figures are made without pyplot, so they need no display and leave no global sta
 and Ito, told apart by colour-blind readers.
 """
 
+import base64
+import html
 import io
 from pathlib import Path
 
@@ -65,6 +67,11 @@ def png_bytes(figure: Figure) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", bbox_inches="tight", pad_inches=0.12)
     return picture.getvalue()
+
+
+def image_tag(png: bytes, description: str) -> str:
+    """A PNG file as an HTML element that needs no file; `description` stands in for who cannot see it."""
+    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def curve_style(number: int) -> dict[str, object]:

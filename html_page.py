@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from config import SAMPLE_RATE
 from errors import UserError
-from figure_style import png_bytes
+from figure_style import image_tag, png_bytes
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 60rem; margin: 0 auto;
@@ -87,10 +87,9 @@ class Page:
     def figure(self, picture: Figure | Path, description: str, finding: str = "") -> None:
         """A figure or a PNG file; `description` stands in for who cannot see it, the lines of `finding` below it."""
         data = picture.read_bytes() if isinstance(picture, Path) else png_bytes(picture)
-        encoded = base64.b64encode(data).decode()
         self.parts.append(
-            f'<figure><div class="wide"><img alt="{html.escape(description)}" src="data:image/png;base64,{encoded}">'
-            f"</div><figcaption>{html.escape(finding)}</figcaption></figure>"
+            f'<figure><div class="wide">{image_tag(data, description)}</div>'
+            f"<figcaption>{html.escape(finding)}</figcaption></figure>"
         )
 
     def table(self, table: pd.DataFrame) -> None:

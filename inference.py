@@ -13,7 +13,6 @@ calibration (also from dev) `spoof_probability` assumes that both classes are eq
 without one it is the plain sigmoid of the logit.
 """
 
-import base64
 import html
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -68,14 +67,11 @@ class Prediction(dict):
 
     def _repr_html_(self) -> str:
         from clip_plots import clip_figure
-        from figure_style import png_bytes
+        from figure_style import image_tag, png_bytes
 
         spectrogram = log_stft(self.waveform, FeatureConfig(samples=len(self.waveform)))[..., 0]
-        encoded = base64.b64encode(png_bytes(clip_figure(self.waveform, spectrogram))).decode()
-        return (
-            f"<p><b>{self['verdict']}</b> &nbsp; {html.escape(str(self))}</p>"
-            f'<img alt="waveform and spectrogram" src="data:image/png;base64,{encoded}">'
-        )
+        picture = image_tag(png_bytes(clip_figure(self.waveform, spectrogram)), "waveform and spectrogram")
+        return f"<p><b>{self['verdict']}</b> &nbsp; {html.escape(str(self))}</p>{picture}"
 
 
 def predict_audio(model: keras.Model | str | Path, path: str | Path) -> Prediction:

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile as sf
 from tqdm import tqdm
 
-from audio import load_audio
+from audio import load_audio, pcm16
 from config import SAMPLE_RATE
 from errors import AudioError, CommandParser, UserError, ctrl_c, run_command
 
@@ -94,8 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
         for i, clip in enumerate(joined(files, np.random.default_rng((options.seed, number)))):
             name = f"{package}-{language}-{i:04d}.flac"
             options.out.mkdir(parents=True, exist_ok=True)
-            pcm = np.round(np.clip(clip, -1, 32767 / 32768) * 32768).astype(np.int16)
-            sf.write(options.out / name, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+            sf.write(options.out / name, pcm16(clip), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
             rows.append((name, "bonafide", "-", f"{package}-{language}", "train", f"debian/{package}/{language}"))
     with (options.out / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
         header = ("path", "label", "attack", "speaker", "split", "page")

@@ -11,13 +11,11 @@ silence, background and band say nothing about its origin.
 
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
 from functools import cache
 from importlib import resources
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +28,7 @@ from config import SAMPLE_RATE
 from errors import UserError
 from frames import istft, stft
 from resynthesis import match_long_term_spectrum
-from vocoders import same_band, same_limits
+from vocoders import is_installed, same_band, same_limits
 
 VOICES = "KOKORO_VOICES"  # environment: a folder of further voices, as in the npm package kokoro-js
 KOKORO_RATE = 24_000
@@ -46,7 +44,7 @@ class Engine(NamedTuple):
 
     @property
     def is_here(self) -> bool:
-        return bool(shutil.which(self.needs) or find_spec(self.needs))
+        return is_installed(self.needs)
 
 
 # who | does what | where or when; any three make a sentence

@@ -13,7 +13,6 @@ window's; runs of windows whose smoothed logit reaches the model's threshold are
 on the first window of dev clips, not on short windows or means of several: take it as a starting point.
 """
 
-import base64
 import html
 import json
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from audio import MIN_SECONDS, audio_blocks
 from backend import keras
 from config import SAMPLE_RATE
 from errors import AudioError, CommandParser, UserError, run_command, tell_failures
-from figure_style import png_bytes, save_figure
+from figure_style import image_tag, png_bytes, save_figure
 from inference import DEFAULT_MODEL, NO_OPERATING_POINT, as_model, checked_waveform, find_audio
 from streaming import HOP, WINDOW, StreamingDetector, Window
 
@@ -88,10 +87,9 @@ class Timeline:
         }
 
     def _repr_html_(self) -> str:
-        encoded = base64.b64encode(png_bytes(self.figure())).decode()
         return (
             f"<p>{html.escape(str(self).splitlines()[0])}</p>"
-            f'<img alt="timeline" src="data:image/png;base64,{encoded}">'
+            f"{image_tag(png_bytes(self.figure()), 'timeline')}"
             f"{self.segments.to_html(index=False, float_format='{:.2f}'.format, border=0)}"
         )
 

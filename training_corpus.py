@@ -31,7 +31,7 @@ import pandas as pd
 import soundfile as sf
 from tqdm import tqdm
 
-from audio import load_audio
+from audio import load_audio, pcm16
 from config import BONAFIDE, LABELS, SAMPLE_RATE
 from data_utils import read_dataset
 from errors import AudioError, CommandParser, UserError, ctrl_c, run_command
@@ -140,8 +140,7 @@ def _write(work: tuple[Clip, Path, int]) -> str:
     path = folder / clip.path
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(f".{os.getpid()}.new")
-    pcm = np.round(np.clip(waveform, -1, 32767 / 32768) * 32768).astype(np.int16)
-    sf.write(new, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    sf.write(new, pcm16(waveform), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     new.replace(path)
     return ""
 

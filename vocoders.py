@@ -36,6 +36,11 @@ Vocoder = Callable[[np.ndarray, np.random.Generator, np.ndarray], np.ndarray]
 SIZE, HOP = 1024, 256  # of the mel spectrograms that neural vocoders are fed with
 
 
+def is_installed(name: str) -> bool:
+    """Whether there is a command or a module of this name."""
+    return bool(shutil.which(name) or find_spec(name))
+
+
 class Method(NamedTuple):
     """One way to make a copy, and the module, command or file that it needs beside the requirements."""
 
@@ -48,7 +53,7 @@ class Method(NamedTuple):
     def is_here(self) -> bool:
         if Path(self.needs).suffix:
             return Path(self.needs).is_file()
-        return not self.needs or bool(shutil.which(self.needs) or find_spec(self.needs))
+        return not self.needs or is_installed(self.needs)
 
 
 def _mel(waveform: np.ndarray, count: int = 80) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
