@@ -159,6 +159,6 @@ def saving(models: dict[str, keras.Model], folder: Path) -> list[str]:
         else:
             logits = spoof_logits(model, waveforms)
             off = np.abs(np.load(result) - logits).max() / max(1.0, np.abs(logits).max())
-            if off > 1e-6:
+            if off > 1e-5:  # another process may divide its sums among threads in another way
                 problems.append(f"{name}: a loaded model is off by {off:.2g} of the logit")
     return problems
