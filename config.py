@@ -20,7 +20,7 @@ BONAFIDE, SPOOF = 0, 1
 SAMPLE_RATE = 16_000
 SCORE_CONVENTION = "cm_score = -spoof_logit; higher = more bona fide"
 # columns of the one table that every dataset becomes
-TABLE_COLUMNS = ("path", "label", "attack", "speaker", "split", "dataset", "utterance_id", "page", "kind")
+TABLE_COLUMNS = ("path", "label", "attack", "speaker", "split", "dataset", "utterance_id", "page", "kind", "source")
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class TrainingConfig:
     batch_size: int = 16
     balance: str = "weights"  # none | weights | sampling | groups
     extra_share: float = 0.5  # with groups: how much of each class comes from Config.extra
+    pairs: float = 0.0  # with groups: share of an epoch that is recordings, each beside a copy made of it
     bonafide_weight: float | None = None  # with weights; None: from the class counts
     loss: str = "bce"  # bce | focal | oc_softmax | p2sgrad (losses.py)
     clip_norm: float | None = 5.0  # global gradient norm
@@ -117,7 +118,7 @@ POSITIVE = (
     "mixup",
     "mask_probability",
 )
-SHARES = ("sample", "swa", "extra_share", "augment_probability", "mask_probability")
+SHARES = ("sample", "swa", "extra_share", "pairs", "augment_probability", "mask_probability")
 
 
 def check_training(training: TrainingConfig) -> None:
@@ -141,6 +142,8 @@ def check_training(training: TrainingConfig) -> None:
         raise UserError(f"spec_augment is {training.spec_augment}; it is a number of stripes, 0 or more")
     if training.bonafide_weight is not None and training.balance != "weights":
         raise UserError(f"bonafide_weight has no effect with balance {training.balance}; leave it out")
+    if training.pairs and training.balance != "groups":
+        raise UserError(f"pairs have no effect with balance {training.balance}; leave them out, or --balance groups")
     if training.sam is not None and training.precision == "mixed_float16":
         raise UserError("sam takes steps in pairs, of which float16's loss scaling skips some: use mixed_bfloat16")
     if training.bonafide_copies is not None:

@@ -7,7 +7,7 @@
 On the TensorFlow backend the batches are a tf.data.Dataset, elsewhere a plain iterable of NumPy arrays that needs
 no TensorFlow; both hold the same numbers.
 
-Everything random in an epoch is drawn from (seed, epoch, position): the same seed gives the same batches,
+Everything random in an epoch is drawn from (seed, epoch, position in it): the same seed gives the same batches,
 whatever the number of threads, and a resumed run goes on as if it had not stopped.
 A clip that cannot be decoded is left out, never replaced, and kept in `reader.failures` with the reason.
 """
@@ -169,15 +169,13 @@ def progress(items: Iterable, what: str, total: int) -> Iterable:
 # ---------------------------------------------------------------- which rows, in which order, at what weight
 
 
-def epoch_rows(labels: np.ndarray, balance: str, seed: int, epoch: int, shares: np.ndarray | None = None) -> np.ndarray:
+def epoch_rows(labels: np.ndarray, balance: str, seed: int, epoch: int) -> np.ndarray:
     """Row numbers of one epoch in shuffled order; the epoch is as long as the table.
 
     With balance "sampling" half the epoch is bona fide: of a class with too few rows some come again, of
-    the other a different part is drawn each epoch. With "groups" every row is drawn by its share, from `group_shares`.
+    the other a different part is drawn each epoch.
     """
     rng = np.random.default_rng([seed, epoch])
-    if balance == "groups":
-        return rng.choice(len(labels), len(labels), p=shares)
     if balance != "sampling":
         return rng.permutation(len(labels))
     wanted = {BONAFIDE: len(labels) // 2, SPOOF: len(labels) - len(labels) // 2}
@@ -198,6 +196,40 @@ def group_shares(table: pd.DataFrame, extra_share: float) -> np.ndarray:
     share *= extra.map({True: extra_share, False: 1 - extra_share})
     share /= share.groupby(table["label"]).transform("sum")  # also where a class has one kind only
     return (share / share.sum()).to_numpy()
+
+
+def recording_rows(table: pd.DataFrame) -> np.ndarray:
+    """For every fake the row of the recording it was made of, by the column `source`; -1 where there is none."""
+    recordings = table.reset_index(drop=True)
+    recordings = recordings[(recordings["label"] == BONAFIDE) & (recordings["source"] != "-")]
+    row_of = {source: row for row, source in recordings["source"].items()}
+    fakes = table["source"].map(row_of).where(table["label"] == SPOOF, np.nan)
+    return fakes.fillna(-1).to_numpy(np.int64)
+
+
+def grouped_epoch(table: pd.DataFrame, training: TrainingConfig, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of one epoch as long as the table, drawn by groups, and is-with-the-clip-before.
+
+    `pairs` of the epoch is fakes right behind the recording that they were made of; such fakes then come in no
+    other way. The rest is drawn clip by clip.
+    """
+    rng = np.random.default_rng([training.seed, epoch])
+    recordings = recording_rows(table) if training.pairs else np.full(len(table), -1)
+    copies, others = np.flatnonzero(recordings >= 0), np.flatnonzero(recordings < 0)
+    pairs = round(training.pairs * len(table) / 2)
+    if pairs and not len(copies):
+        raise UserError("pairs: no fake names a recording of the same table in the column source; leave them out")
+
+    def drawn(rows: np.ndarray, count: int) -> np.ndarray:
+        return rng.choice(rows, count, p=group_shares(table.iloc[rows], training.extra_share)) if count else rows[:0]
+
+    second = drawn(copies, pairs)
+    units = [(row,) for row in drawn(others, len(table) - 2 * pairs)] + list(
+        zip(recordings[second], second, strict=True)
+    )
+    order = [units[i] for i in rng.permutation(len(units))]
+    rows = np.array([row for unit in order for row in unit], np.int64)
+    return rows, np.array([place > 0 for unit in order for place in range(len(unit))], bool)
 
 
 def with_copies(rows: np.ndarray, labels: np.ndarray, copies: float, seed: int, epoch: int) -> np.ndarray:
@@ -250,9 +282,14 @@ def training_batches(reader: ClipReader, config: Config, epoch: int, subset: np.
     """
     training, samples = config.training, config.features.samples
     subset = np.arange(len(reader)) if subset is None else subset
-    shares = group_shares(reader.table.iloc[subset], training.extra_share) if training.balance == "groups" else None
-    rows = subset[epoch_rows(reader.labels[subset], training.balance, training.seed, epoch, shares)]
-    entries = with_copies(rows, reader.labels, training.bonafide_copies or 0, training.seed, epoch)
+    together = np.zeros(0, bool)
+    if training.balance == "groups":
+        rows, together = grouped_epoch(reader.table.iloc[subset], training, epoch)
+    else:
+        rows = epoch_rows(reader.labels[subset], training.balance, training.seed, epoch)
+    entries = with_copies(subset[rows], reader.labels, training.bonafide_copies or 0, training.seed, epoch)
+    streams = np.arange(len(entries))  # what is random about a clip comes from (seed, epoch, stream)
+    streams[: len(together)] -= together  # a copy is cropped and changed as its recording was
     weights = class_weights(reader.labels[entries[:, 0]], training)
     if training.augment:
         chance, only, rounds = training.augment_probability, training.augment_only, training.augment_rounds
@@ -262,7 +299,7 @@ def training_batches(reader: ClipReader, config: Config, epoch: int, subset: np.
     def load(position: int) -> tuple[np.ndarray, int, float]:
         row, is_copy = entries[position]
         label = int(reader.labels[row])
-        rng = np.random.default_rng([training.seed, epoch, position])
+        rng = np.random.default_rng([training.seed, epoch, int(streams[position])])
         waveform = reader.read(row)
         waveform = fit_length(waveform, samples, int(rng.integers(max(1, len(waveform) - samples + 1))))
         if training.augment:

@@ -108,6 +108,7 @@ def training_options() -> CommandParser:
     add("--loss", metavar="NAME", help="bce, focal, oc_softmax, p2sgrad")
     add("--balance", metavar="HOW", help="none, weights (in the loss), sampling (half of each epoch bona fide), groups")
     add("--extra-share", type=float, metavar="SHARE", help="with groups: how much of each class comes from --extra")
+    add("--pairs", type=float, metavar="SHARE", help="of an epoch: recordings of --extra, each beside a copy of it")
     add(
         "--bonafide-weight",
         type=or_none(float),
@@ -219,6 +220,7 @@ def refuse_without_effect(config: Config, changes: dict[str, Any]) -> None:
     training = config.training
     needs = {
         "extra_share": ("--extra and --balance groups", config.extra and training.balance == "groups"),
+        "pairs": ("--extra and --balance groups", config.extra and training.balance == "groups"),
         "augment_only": ("--augment", training.augment),
         "augment_probability": ("--augment", training.augment),
         "augment_rounds": ("--augment", training.augment),

@@ -22,7 +22,7 @@ UNLABELLED = -1  # a row of ASVspoof 2021 read without its keys: it can be score
 UNKNOWN_ATTACK = "unknown"  # spoof, but the dataset does not say which system made it
 UNKNOWN_SPEAKER = "-"
 UNKNOWN_PAGE = "-"
-ROW_COLUMNS = ("file", "label", "attack", "speaker", "split", "utterance_id", "page", "kind")
+ROW_COLUMNS = ("file", "label", "attack", "speaker", "split", "utterance_id", "page", "kind", "source")
 
 SPELLINGS = {  # in lower case, without hyphens, underscores and blanks
     **dict.fromkeys(("bonafide", "genuine", "human", "real"), BONAFIDE),
@@ -45,6 +45,7 @@ HEADER_WORDS = {  # per column, the names it goes by; the first that a header ha
     "split": "split",
     "page": "page repo repository",  # where clips come from together: never on both sides of a fair split
     "kind": "kind",  # of synthesis: tts, vc, vocoder, codec ...
+    "source": "source",  # names a recording: its own row and those of the copies made of it say the same
     "score": "score cm_score scores",
     "spoof_logit": "spoof_logit",
 }
@@ -186,6 +187,7 @@ def to_rows(path: Path, numbers: Sequence[int], columns: dict[str, Sequence[str]
             "kind": [
                 "-" if k != SPOOF else kind or "-" for k, kind in zip(labels, columns.get("kind", unknown), strict=True)
             ],
+            "source": [source or "-" for source in columns.get("source", unknown)],
             "line": numbers,
         }
     )
@@ -272,7 +274,7 @@ def read_columns(path: Path) -> tuple[list[int], dict[str, list[str]]] | None:
 
 
 def read_sheet(path: Path) -> pd.DataFrame:
-    """Read a CSV / TSV with the header path,label[,attack,speaker,split,page,kind] as ROW_COLUMNS and `line`."""
+    """Read a CSV / TSV with the header path,label[,attack,speaker,split,page,kind,source] as ROW_COLUMNS and `line`."""
     found = read_columns(path)
     if found is None or "key" not in found[1]:
         header = first_line(path).strip()[:120]

@@ -16,7 +16,7 @@ import data_generator
 from audio import fit_length, load_audio
 from augmentation import AUGMENTATIONS
 from backend import keras
-from config import BONAFIDE, SPOOF, Config, FeatureConfig, TrainingConfig
+from config import BONAFIDE, SAMPLE_RATE, SPOOF, Config, FeatureConfig, TrainingConfig
 from data_generator import (
     ClipReader,
     class_weights,
@@ -24,6 +24,7 @@ from data_generator import (
     epoch_rows,
     evaluation_batches,
     group_shares,
+    grouped_epoch,
     training_batches,
     with_copies,
 )
@@ -365,10 +366,70 @@ def test_groups_give_classes_half_and_extra_clips_their_share(rows, extra_share:
             assert shares[part.index[part["extra"]]].sum() == pytest.approx(extra_share / classes)
 
 
+def _corpus(recordings: int, copies: int, spoken: int) -> pd.DataFrame:
+    """Pages of recordings and fakes, and an extra corpus: recordings, copies of each, and speech of nobody."""
+    rows = [(BONAFIDE, "p", "-", False, "-")] * 5 + [(SPOOF, "p", "A", False, "-")] * 7
+    for number in range(recordings):
+        rows.append((BONAFIDE, "q", "-", True, f"r{number}"))
+        rows += [(SPOOF, "q", f"V{method}", True, f"r{number}") for method in range(copies)]
+    rows += [(SPOOF, "engine", "tts", True, "gone")] * spoken
+    table = pd.DataFrame(rows, columns=["label", "page", "attack", "extra", "source"])
+    return table.assign(path="x").sample(frac=1, random_state=1)
+
+
 def test_groups_are_drawn_by_their_shares() -> None:
-    shares = np.array([0.5, 0.3, 0.2, 0.0])
-    rows = np.concatenate([epoch_rows(np.zeros(4), "groups", 1, epoch, shares) for epoch in range(2000)])
-    assert np.bincount(rows, minlength=4) / len(rows) == pytest.approx(shares, abs=0.02)
+    table, training = _corpus(3, 2, 4), TrainingConfig(balance="groups", extra_share=0.3)
+    rows, together = zip(*(grouped_epoch(table, training, epoch) for epoch in range(300)), strict=True)
+    found = np.bincount(np.concatenate(rows), minlength=len(table)) / np.size(rows)
+    assert found == pytest.approx(group_shares(table, 0.3), abs=0.02)
+    assert not np.any(together)
+
+
+@settings(max_examples=50)
+@given(
+    recordings=st.integers(1, 20),
+    copies=st.integers(1, 5),
+    spoken=st.integers(0, 9),
+    pairs=st.floats(0.05, 1),
+    epoch=st.integers(0, 99),
+)
+def test_a_copy_follows_its_recording_and_comes_in_no_other_way(
+    recordings: int, copies: int, spoken: int, pairs: float, epoch: int
+) -> None:
+    table = _corpus(recordings, copies, spoken)
+    rows, together = grouped_epoch(table, TrainingConfig(balance="groups", pairs=pairs), epoch)
+    drawn = table.iloc[rows]
+    assert len(drawn) == len(table)
+    assert together.sum() == round(pairs * len(table) / 2)
+    is_copy = drawn["attack"].str.startswith("V").to_numpy()
+    assert np.array_equal(together, is_copy)
+    first = drawn[np.append(together[1:], False)]
+    assert (first["label"] == BONAFIDE).all()
+    assert first["source"].tolist() == drawn[together]["source"].tolist()
+
+
+def test_pairs_want_copies() -> None:
+    table = _corpus(0, 0, 3)
+    with pytest.raises(UserError, match="pairs: no fake names a recording"):
+        grouped_epoch(table, TrainingConfig(balance="groups", pairs=0.5), 0)
+
+
+def test_a_pair_is_cropped_and_changed_alike(tmp_path: Path) -> None:
+    """A copy that equals its recording leaves training just as the recording does, through crop and noise."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for number in range(4):
+        clip = rng.normal(0, 0.1, 3 * SAMPLES)
+        for label, name in ((BONAFIDE, "recording"), (SPOOF, "copy")):
+            path = tmp_path / f"{name}{number}.wav"
+            soundfile.write(path, clip, SAMPLE_RATE)
+            rows.append((str(path), label, "q", "-" if label == BONAFIDE else "V", True, f"r{number}"))
+    table = pd.DataFrame(rows, columns=["path", "label", "page", "attack", "extra", "source"])
+    config = _config(balance="groups", pairs=1.0, augment=("noise", "equalise", "shift"), augment_probability=0.7)
+    waveforms, labels, _ = _stacked(_training(table, config))
+    assert labels[:, 0].tolist() == [BONAFIDE, SPOOF] * 4
+    assert np.array_equal(waveforms[::2], waveforms[1::2])
+    assert len({float(waveform[0]) for waveform in waveforms}) == 4  # but each pair in its own way
 
 
 @given(labels=st.lists(st.integers(0, 1), min_size=1, max_size=60), seed=st.integers(0, 99), epoch=st.integers(0, 99))

@@ -18,7 +18,8 @@ def make_table(rows):
     """Build a table from (label, attack, speaker, split); the index is shuffled on purpose."""
     table = pd.DataFrame(rows, columns=["label", "attack", "speaker", "split"])
     table["utterance_id"] = [f"u{i}" for i in range(len(table))]
-    table = table.assign(path=[f"/x/{u}.flac" for u in table["utterance_id"]], dataset="made", page="-", kind="-")
+    table["path"] = [f"/x/{u}.flac" for u in table["utterance_id"]]
+    table = table.assign(dataset="made", page="-", kind="-", source="-")
     table.index = np.random.default_rng(0).permutation(len(table)) + 7
     return table[list(TABLE_COLUMNS)]
 
