@@ -64,6 +64,8 @@ def domain(card: dict[str, Any], result: dict[str, Any]) -> str:
         few = ", too few to rely on" if min(point["dev_bonafide"], point["dev_spoof"]) < FEW_CLIPS else ""
         counts = f" ({point['dev_bonafide']:,} recorded and {point['dev_spoof']:,} synthetic clips{few})"
     dataset = card.get("data", {}).get("dataset")
+    if "source" in point:  # of a detector that ships
+        return f"calibrated on {plain(point['source'])} of {plain(dataset)}{counts} for equal priors"
     where = f"on the dev part of {plain(dataset)}{counts}" if dataset else "on data that its card does not name"
     return f"calibrated {where} for equal priors"
 
@@ -101,6 +103,8 @@ def card_rows(card: dict[str, Any]) -> dict[str, str]:
         **{f"{name} clips": counted(clips) for name, clips in data.get("clips", {}).items()},
         **{f"EER on {name}": equal_errors(report) for name, report in metrics.items()},
     }
+    if apart := card.get("leave_pages_out"):
+        rows["EER on pages it had not heard"] = page_errors(apart)
     if decision := metrics.get("eval", {}).get("decision"):
         rows["At its threshold, on eval"] = (
             f"{100 * decision['frr']:.1f} % of the recordings called synthetic, "
@@ -111,6 +115,16 @@ def card_rows(card: dict[str, Any]) -> dict[str, str]:
 
 def counted(clips: dict[str, int]) -> str:
     return f"{clips['bonafide']:,} recorded, {clips['spoof']:,} synthetic"
+
+
+def page_errors(apart: dict[str, dict[str, float]]) -> str:
+    """The EER of a detector that ships, as clips are and in its worst condition, with the interval over pages."""
+
+    def shown(row: dict[str, float]) -> str:
+        return f"{100 * row['eer']:.1f} % [{100 * row['low_pages']:.1f}, {100 * row['high_pages']:.1f}]"
+
+    first, worst = next(iter(apart)), max(apart, key=lambda name: apart[name]["eer"])
+    return shown(apart[first]) + (f"; worst, {worst}: {shown(apart[worst])}" if worst != first else "")
 
 
 def equal_errors(report: dict[str, Any]) -> str:

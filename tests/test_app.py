@@ -2,6 +2,7 @@
 
 import fnmatch
 import io
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from test_structure import imports, parse
 import app
 import figure_style
 import inference
+import model as model_file
 import uploads
 import verdict_words
 from backend import keras
@@ -92,6 +94,7 @@ def open_page(monkeypatch, request) -> Callable[..., AppTest]:
 
     def opened(folder: Path, address: str = "localhost") -> AppTest:
         monkeypatch.chdir(folder)
+        monkeypatch.setattr(model_file, "PRETRAINED", folder / "pretrained")  # the runs of a test are all there is
         monkeypatch.setattr(streamlit, "get_option", {"server.address": address}.get)
         return AppTest.from_file(str(REPOSITORY / "app.py"), default_timeout=120).run()
 
@@ -153,6 +156,10 @@ def test_the_verdict_is_that_of_predict_audio_in_words(page, site):
 def test_a_calibration_on_few_clips_says_so():
     card = {"data": {"dataset": "mine"}, "operating_point": {"dev_bonafide": 400, "dev_spoof": 3}}
     assert "(400 recorded and 3 synthetic clips, too few to rely on)" in verdict_words.domain(card, {"warnings": []})
+    card["operating_point"]["source"] = "scores of pages it had not heard"
+    assert "calibrated on scores of pages it had not heard of mine (400 recorded" in verdict_words.domain(
+        card, {"warnings": []}
+    )
     card["operating_point"]["dev_spoof"] = 30
     assert "too few" not in verdict_words.domain(card, {"warnings": []})
 
@@ -167,6 +174,26 @@ def test_the_card_is_shown(page):
     assert rows["EER on eval"] == "25.0 % [21.0, 31.0]"  # over speakers, the wider one
     assert "42.5 % of the synthetic clips called recorded" in rows["At its threshold, on eval"]
     assert rows["Licence"] == "for research alone"
+
+
+def test_what_ships_comes_first_and_says_how_it_fares_on_pages_it_had_not_heard(site, open_page):
+    shipped = site / "pretrained" / "voice.keras"
+    shipped.parent.mkdir()
+    apart = {
+        "clean": {"eer": 0.12, "low_pages": 0.08, "high_pages": 0.16},
+        "noise": {"eer": 0.2, "low_pages": 0.1, "high_pages": 0.3},
+    }
+    model = as_model(site / "runs" / "spoof")
+    save_model(model, shipped, {"model": "simple_cnn", "parameters": 268_961, "leave_pages_out": apart})
+    try:
+        page = open_page(site)
+        assert page.selectbox[0].value == "voice"
+        text = words(page)
+    finally:
+        shutil.rmtree(shipped.parent)
+    assert "EER on pages it had not heard: 12.0 % [8.0, 16.0]; worst, noise: 20.0 % [10.0, 30.0]" in text.replace(
+        "**", ""
+    )
 
 
 def test_an_uncalibrated_model_promises_nothing(page, tmp_path):
