@@ -170,7 +170,8 @@ def copy(waveform: np.ndarray, rng: np.random.Generator, how: str) -> np.ndarray
     """A recording at 16 kHz through the vocoder, as long as it was; `how` is one of WAYS."""
     from scipy.ndimage import gaussian_filter
 
-    high = soxr.resample(waveform, SAMPLE_RATE, RATE)
+    rate = RATE * rng.uniform(1.05, 1.5) if how == "rescaled" else RATE
+    high = soxr.resample(waveform, SAMPLE_RATE, rate)
     mel = log_mel(np.pad(high, (0, -len(high) % PADDED)))
     if how == "smooth":
         mel = gaussian_filter(mel, (rng.uniform(0.8, 2), rng.uniform(0.5, 1.2)))
@@ -183,8 +184,14 @@ def copy(waveform: np.ndarray, rng: np.random.Generator, how: str) -> np.ndarray
     if how == "coded":
         step = rng.uniform(0.7, 1.4) * latents.std()
         latents = np.round(latents / step) * step
-    made = _vocoder().get_layer("generator").predict_on_batch(latents.astype(np.float32))[0]
-    return soxr.resample(made, RATE, SAMPLE_RATE)[: len(waveform)]
+    network = _vocoder().get_layer("generator")
+    learned = network.get_weights()
+    if how == "perturbed":
+        spread = rng.uniform(0.02, 0.08)
+        network.set_weights([w * (1 + rng.normal(0, spread, w.shape)).astype(np.float32) for w in learned])
+    made = network.predict_on_batch(latents.astype(np.float32))[0]
+    network.set_weights(learned)
+    return soxr.resample(made, rate, SAMPLE_RATE)[: len(waveform)]
 
 
 def _method(how: str, waveform: np.ndarray, rng: np.random.Generator, partner: np.ndarray) -> np.ndarray:
@@ -197,6 +204,8 @@ WAYS = {
     "quantised": "the mel spectrogram in coarse steps",
     "noisy": "the latents with noise, as they are drawn in VITS",
     "coded": "the latents in coarse steps, as a neural codec's are",
+    "rescaled": "played slower on the way in and as fast again on the way out: the traces of each stride move",
+    "perturbed": "the weights off by a few per cent, as if it had learned something else",
 }
 
 
