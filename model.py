@@ -31,7 +31,7 @@ from architectures.res2net50 import res2net50, se_res2net50_thin
 from architectures.res_efficient_cnn import res_efficient_cnn
 from architectures.resnet50 import resnet50
 from architectures.simple_cnn import simple_cnn
-from architectures.small_resmax import small_resmax, tiny_resmax
+from architectures.small_residual import small_resmax, small_resnet, tiny_resnet
 from backend import keras
 from config import Config, feature_config, write_json
 from errors import UserError
@@ -141,8 +141,9 @@ MODELS = {
         {"head": "average", "second_kernel": None, "dropout": 0.5},
     ),
     "resmax_wide": ModelSpec(resmax, "log_stft", "ResMax of 4.7 times the filters", {"width": 4.7}),
-    "small_resmax": ModelSpec(small_resmax, "log_stft", "strided ResMax with statistics over time, for any speech"),
-    "tiny_resmax": ModelSpec(tiny_resmax, "log_stft", "the same of less than half the width"),
+    "small_resnet": ModelSpec(small_resnet, "log_stft", "strided, with statistics over time, for any speech"),
+    "tiny_resnet": ModelSpec(tiny_resnet, "log_stft", "the same of two fifths of the width"),
+    "small_resmax": ModelSpec(small_resmax, "log_stft", "the same with max-feature-maps instead of ReLU"),
     "simple_cnn": ModelSpec(simple_cnn, "mel", "four convolutions with pooling and a dense layer"),
     "resnet50": ModelSpec(resnet50, "mel", "ResNet-50 on one channel, from scratch (He et al., CVPR 2016)"),
     "lcnn": ModelSpec(lcnn, "lfcc", "light CNN and LSTM (Wang & Yamagishi, Interspeech 2021)"),

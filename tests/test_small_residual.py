@@ -1,19 +1,22 @@
-"""What small_resmax is deaf to, and what it sees of time."""
+"""What the small residual networks are deaf to, and what they see of time."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from architectures.layers import StatisticsPooling
-from architectures.small_resmax import small_resmax, tiny_resmax
+from architectures.small_residual import small_resmax, small_resnet, tiny_resnet
 from backend import keras
 from model import parameter_count
 
 
-def test_does_not_hear_a_filter(tmp_path: Path) -> None:
+@pytest.mark.parametrize("build", [small_resnet, small_resmax])
+def test_does_not_hear_a_filter(tmp_path: Path, build: Callable) -> None:
     """A filter adds a constant to every frequency of a log spectrum; a louder second half is something else."""
     keras.utils.set_random_seed(0)
-    network = small_resmax((40, 64, 1), width=0.5)
+    network = build((40, 64, 1), width=0.5)
     rng = np.random.default_rng(0)
     features = rng.normal(-5, 2, (2, 40, 64, 1)).astype(np.float32)
     filtered = features + rng.normal(0, 3, (1, 1, 64, 1)).astype(np.float32)
@@ -33,6 +36,10 @@ def test_statistics_are_those_of_time() -> None:
     np.testing.assert_allclose(StatisticsPooling()(x), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_sizes():
-    assert parameter_count(small_resmax((250, 257, 1))) == parameter_count(small_resmax((125, 257, 1))) < 1_000_000
-    assert parameter_count(tiny_resmax((250, 257, 1))) < 100_000
+@pytest.mark.parametrize("build", [small_resnet, small_resmax])
+def test_sizes(build: Callable) -> None:
+    assert parameter_count(build((250, 257, 1))) == parameter_count(build((125, 257, 1))) < 1_000_000
+
+
+def test_the_tiny_one_is_tiny() -> None:
+    assert parameter_count(tiny_resnet((250, 257, 1))) < 100_000

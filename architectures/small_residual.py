@@ -1,0 +1,74 @@
+"""Small residual networks for speech from anywhere: strided, normalised, with statistics over time of any length.
+
+Ours. The mean of every frequency is removed, so that a microphone says little; every convolution is normalised;
+the head sees mean and deviation over time. After max-feature-maps (as in ResMax, Kwak et al., ICPR 2020) or ReLU,
+which is faster and no worse (TRAINING.md).
+
+    small_resnet   550 K parameters, ReLU: what ships
+    tiny_resnet     90 K, for a browser or a telephone
+    small_resmax   410 K, max-feature-maps
+"""
+
+from collections.abc import Callable
+
+from architectures.layers import MeanRemoval, StatisticsPooling, convolution_with_norm, logit_layer
+from backend import keras
+
+layers = keras.layers
+
+RESNET_BLOCKS = ((24, 2), (32, 1), (48, 2), (64, 1), (96, 2), (128, 1))  # channels, stride
+RESMAX_BLOCKS = ((16, 2), (24, 1), (32, 2), (48, 1), (64, 2), (96, 1))
+STEM = 16
+
+
+def small_resnet(input_shape: tuple[int, int, int], width: float = 1.0, dropout: float = 0.3) -> keras.Model:
+    """(time, frequency, 1) -> logit; `width` multiplies all channels."""
+    inputs = keras.Input(input_shape, name="features")
+    x = convolution_with_relu(scaled(inputs), round(width * STEM), 5, 2)
+    for channels, stride in RESNET_BLOCKS:
+        x = layers.ReLU()(residual_block(x, round(width * channels), stride, convolution_with_relu))
+    return keras.Model(inputs, head(x, dropout), name="small_resnet")
+
+
+def tiny_resnet(input_shape: tuple[int, int, int], dropout: float = 0.1) -> keras.Model:
+    """small_resnet of two fifths of the width."""
+    return small_resnet(input_shape, width=0.4, dropout=dropout)
+
+
+def small_resmax(input_shape: tuple[int, int, int], width: float = 1.0, dropout: float = 0.3) -> keras.Model:
+    """(time, frequency, 1) -> logit; `width` multiplies all channels."""
+    inputs = keras.Input(input_shape, name="features")
+    x = feature_map_with_norm(scaled(inputs), round(width * STEM), 5, 2)
+    for channels, stride in RESMAX_BLOCKS:
+        x = residual_block(x, round(width * channels), stride, feature_map_with_norm)
+    x = feature_map_with_norm(x, x.shape[-1], 1)
+    return keras.Model(inputs, head(x, dropout), name="small_resmax")
+
+
+def scaled(features):
+    """Every frequency's mean removed; natural log power then deviates by about 1."""
+    return layers.Rescaling(0.3)(MeanRemoval()(features))
+
+
+def residual_block(x, channels: int, stride: int, first: Callable):
+    """`first`, a convolution and the skip: (b, t, f, c) -> (b, t / stride, f / stride, channels)."""
+    y = first(x, channels, 3, stride)
+    y = convolution_with_norm(y, channels, 3)
+    if stride > 1:
+        x = layers.AveragePooling2D(stride, padding="same")(x)
+    if x.shape[-1] != channels:
+        x = convolution_with_norm(x, channels, 1)
+    return layers.Add()([x, y])
+
+
+def convolution_with_relu(x, channels: int, size: int, stride: int = 1):
+    return layers.ReLU()(convolution_with_norm(x, channels, size, stride))
+
+
+def feature_map_with_norm(x, channels: int, size: int, stride: int = 1):
+    """Maximum of two convolutions, each with batch norm."""
+    return layers.Maximum()([convolution_with_norm(x, channels, size, stride) for _ in range(2)])
+
+
+def head(x, dropout: float):
+    return logit_layer()(layers.Dropout(dropout)(StatisticsPooling()(x)))
