@@ -150,6 +150,15 @@ def operating_point(model: keras.Model) -> dict[str, Any]:
     return {"threshold": 0.0, "uncertain": [0.0, 0.0]}
 
 
+def calibration_note(model: keras.Model) -> str:
+    """What the probabilities of a model refer to, in one line."""
+    point = operating_point(model)
+    if "calibration" not in point:
+        return "probabilities are not calibrated: take them as a rank only"
+    source = point.get("source", "the dev part of the data it was trained on")
+    return f"probabilities are calibrated on {source}, for equally many recorded and synthetic clips"
+
+
 def input_samples(model: keras.Model) -> int:
     """How many samples a model hears at once; (250, 513, 1) networks are fed with the log-STFT of 4 s."""
     shape = tuple(model.input_shape[1:])
@@ -265,7 +274,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--csv {arguments.csv}: there is no folder {arguments.csv.parent}")
     rows, failures = [], []
     files = find_audio(arguments.files)
-    results = predict_folder(arguments.model, files)
+    model = load_model(arguments.model)
+    results = predict_folder(model, files)
     for path, result in tqdm(results, "files", len(files), leave=False, disable=None if len(files) > 9 else True):
         if isinstance(result, AudioError):
             failures.append(result)
@@ -276,6 +286,8 @@ def main(argv: list[str] | None = None) -> int:
             line = json.dumps(result) if arguments.json else str(result)
         if arguments.json or not isinstance(result, AudioError):
             tqdm.write(line)
+    if not arguments.json and len(failures) < len(files):
+        print(f"({calibration_note(model)})")
     if arguments.csv is not None:
         pd.DataFrame(rows, columns=CSV_COLUMNS).to_csv(arguments.csv, index=False)
     return tell_failures(failures, len(files), "could not be judged")

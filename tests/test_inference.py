@@ -16,8 +16,16 @@ from backend import keras
 from config import SAMPLE_RATE, Config, FeatureConfig
 from data_generator import ClipReader
 from errors import AudioError, UserError
-from inference import POOLING, cut_windows, predict_audio, predict_waveform, quality_warnings, score_clips
-from model import build_model, build_network, save_model, set_operating_point, spoof_logits
+from inference import (
+    POOLING,
+    calibration_note,
+    cut_windows,
+    predict_audio,
+    predict_waveform,
+    quality_warnings,
+    score_clips,
+)
+from model import build_model, build_network, load_model, save_model, set_operating_point, spoof_logits
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 POINT = {
@@ -209,7 +217,9 @@ def test_the_command_goes_on_past_bad_files_lists_them_and_ends_1(folder, tmp_pa
     model = folder / "resmax_model.keras"
     code, output, errors = command(inference.main, folder / "clips", "nowhere.wav", "--model", model, "--csv", out)
     assert code == 1
-    assert [line.split(":")[0].rsplit("/", 1)[1] for line in output.splitlines()] == [
+    *verdicts, note = output.splitlines()
+    assert "calibrated on the dev part of the data it was trained on" in note
+    assert [line.split(":")[0].rsplit("/", 1)[1] for line in verdicts] == [
         "good_0.flac",
         "good_1.flac",
         "good_2.flac",
@@ -241,7 +251,16 @@ def test_good_files_only_end_0_and_say_nothing_else(folder, command):
     code, output, errors = command(
         inference.main, folder / "clips" / "good_0.flac", "--model", folder / "resmax_model.h5"
     )
-    assert (code, output.count("\n"), errors) == (0, 1, "")
+    verdict, note = output.splitlines()
+    assert (code, errors) == (0, "") and "good_0.flac" in verdict and "probabilities are" in note
+
+
+def test_the_note_says_what_probabilities_refer_to(folder):
+    model = load_model(folder / "resmax_model.keras")
+    set_operating_point(model, POINT | {"source": "scores of unheard pages"})
+    assert "calibrated on scores of unheard pages, for equally many" in calibration_note(model)
+    set_operating_point(model, {"threshold": 0.0, "uncertain": [0.0, 0.0]})
+    assert "not calibrated" in calibration_note(model)
 
 
 def test_one_line_for_an_unknown_model_and_an_empty_folder(folder, tmp_path, command):
