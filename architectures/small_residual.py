@@ -11,6 +11,8 @@ which is faster and no worse (TRAINING.md).
 
 from collections.abc import Callable
 
+import numpy as np
+
 from architectures.layers import MeanRemoval, StatisticsPooling, convolution_with_norm, logit_layer
 from backend import keras
 
@@ -21,13 +23,37 @@ RESMAX_BLOCKS = ((16, 2), (24, 1), (32, 2), (48, 1), (64, 2), (96, 1))
 STEM = 16
 
 
-def small_resnet(input_shape: tuple[int, int, int], width: float = 1.0, dropout: float = 0.3) -> keras.Model:
-    """(time, frequency, 1) -> logit; `width` multiplies all channels."""
+def small_resnet(
+    input_shape: tuple[int, int, int], width: float = 1.0, dropout: float = 0.3, columns: int = 1
+) -> keras.Model:
+    """(time, frequency, 1) -> logit; `width` multiplies all channels.
+
+    Several columns see the same features, and the logit is of all: the form that `joined` gives to networks which
+    were trained apart.
+    """
     inputs = keras.Input(input_shape, name="features")
+    pictures = [_column(input_shape, width, f"column_{number}")(inputs) for number in range(columns)]
+    x = pictures[0] if columns == 1 else layers.Concatenate()(pictures)
+    return keras.Model(inputs, head(x, dropout), name="small_resnet")
+
+
+def _column(input_shape: tuple[int, int, int], width: float, name: str) -> keras.Model:
+    """(time, frequency, 1) -> (time / 16, frequency / 16, channels)."""
+    inputs = keras.Input(input_shape)
     x = convolution_with_relu(scaled(inputs), round(width * STEM), 5, 2)
     for channels, stride in RESNET_BLOCKS:
         x = layers.ReLU()(residual_block(x, round(width * channels), stride, convolution_with_relu))
-    return keras.Model(inputs, head(x, dropout), name="small_resnet")
+    return keras.Model(inputs, x, name=name)
+
+
+def joined(networks: list[keras.Model], target: keras.Model) -> None:
+    """Make of a small_resnet of as many columns the mean of small_resnets of one column: its logit is their mean."""
+    for number, network in enumerate(networks):
+        target.get_layer(f"column_{number}").set_weights(network.get_layer("column_0").get_weights())
+    kernels, biases = zip(*(network.get_layer("logit").get_weights() for network in networks), strict=True)
+    halves = [np.split(kernel, 2) for kernel in kernels]  # of the means over time, of the deviations: (channels, 1)
+    kernel = np.concatenate([half[part] for part in (0, 1) for half in halves])
+    target.get_layer("logit").set_weights([kernel / len(networks), np.mean(biases, axis=0)])
 
 
 def tiny_resnet(input_shape: tuple[int, int, int], dropout: float = 0.1) -> keras.Model:

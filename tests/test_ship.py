@@ -1,6 +1,8 @@
 """What ships is trained on everything, judged by scores of models that had not heard the page, and names no machine."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,10 +10,11 @@ import pytest
 
 import model as model_file
 import ship
+from backend import keras
 from config import BONAFIDE, LABELS, SPOOF, Config, FeatureConfig, TrainingConfig
 from errors import run_command
 from inference import operating_point, predict_waveform
-from metrics import error_rates
+from metrics import compute_eer, error_rates
 from model import build_model, load_model, read_card, save_model, spoof_logits
 
 CONFIG = Config(
@@ -19,35 +22,42 @@ CONFIG = Config(
 )
 
 
+def cross_validation(folder: Path, data: Path, config: Config, seed: int) -> Path:
+    """A finished cross-validation of eight pages in two conditions."""
+    rng = np.random.default_rng(seed)
+    table = pd.read_csv(data).fillna("-")
+    (folder / "first").mkdir(parents=True)
+    training = replace(config.training, seed=seed)
+    replace(config, data=str(data), training=training).write(folder / "first" / "config.json")
+    label = np.where(table["label"] == "spoof", SPOOF, BONAFIDE)
+    for condition, shift in (("clean", 1.5), ("1s", 1.0)):
+        scores = table.assign(utterance_id=table["path"], label=label, fold="pages-1-of-4")
+        scores = scores.assign(spoof_logit=rng.normal(shift * (2 * label - 1), 1))
+        scores.sample(frac=1, random_state=seed).to_csv(folder / f"scores_{condition}.csv", index=False)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A finished cross-validation of eight pages in two conditions, and an empty pretrained/."""
-    rng = np.random.default_rng(0)
+def data(tmp_path, monkeypatch) -> Path:
+    """A list of 160 clips of eight pages; and an empty pretrained/."""
     rows = [
-        (f"{i}.wav", LABELS[i % 2], f"A{i % 3}" if i % 2 else "-", f"page{i % 8}", "vc" if i % 2 else "")
+        (f"{i}.wav", LABELS[i % 2], f"A{i % 3}" if i % 2 else "-", f"page{i % 8}", "vc" if i % 2 else "-")
         for i in range(160)
     ]
-    data = tmp_path / "mine"
-    data.mkdir()
+    folder = tmp_path / "mine"
+    folder.mkdir()
     table = pd.DataFrame(rows, columns=["path", "label", "attack", "page", "kind"])
-    table.to_csv(data / "clips.csv", index=False)
+    table.to_csv(folder / "clips.csv", index=False)
     for path in table["path"]:
-        (data / path).touch()
-    folder = tmp_path / "runs" / "cv-1"
-    (folder / "first").mkdir(parents=True)
-    config = Config(**{**CONFIG.__dict__, "data": str(data / "clips.csv")})
-    config.write(folder / "first" / "config.json")
-    label = np.array([SPOOF if row[1] == "spoof" else BONAFIDE for row in rows])
-    for condition, shift in (("clean", 2.5), ("1s", 1.5)):
-        scores = table.assign(
-            utterance_id=table["path"], label=label, fold="pages-1-of-4", kind=np.where(label, "vc", "-")
-        )
-        scores.assign(spoof_logit=rng.normal(shift * (2 * label - 1), 1)).to_csv(
-            folder / f"scores_{condition}.csv", index=False
-        )
+        (folder / path).touch()
     monkeypatch.setattr(ship, "PRETRAINED", tmp_path / "pretrained")
     monkeypatch.setattr(model_file, "PRETRAINED", tmp_path / "pretrained")
-    return folder
+    return folder / "clips.csv"
+
+
+@pytest.fixture
+def folder(tmp_path, data) -> Path:
+    return cross_validation(tmp_path / "runs" / "cv-1", data, CONFIG, 0)
 
 
 @pytest.fixture
@@ -57,6 +67,7 @@ def trained(monkeypatch):
 
     def train(config, table, watched, run):
         given.update(table=table, watched=watched)
+        keras.utils.set_random_seed(config.training.seed)
         save_model(build_model(config), run / "best.keras")
 
     monkeypatch.setattr(ship, "train", train)
@@ -95,3 +106,27 @@ def test_the_detector_that_ships(folder, trained, tmp_path, capsys):
 def test_a_folder_that_is_no_cross_validation(tmp_path, capsys):
     assert run_command(lambda: ship.main([str(tmp_path), "--name", "voice"])) == 2
     assert "a folder of cross_validate.py is needed" in capsys.readouterr().err
+
+
+def test_several_seeds_ship_as_one_network_that_gives_their_mean(data, trained, tmp_path, capsys):
+    config = replace(CONFIG, model="small_resnet", model_args={"width": 0.2})
+    folders = [cross_validation(tmp_path / "runs" / f"cv-{seed}", data, config, seed) for seed in (1, 2)]
+    assert run_command(lambda: ship.main([*map(str, folders), "--name", "voice"])) == 0
+    detector, signal = load_model("voice"), ship.check_signal(16_000)[None]
+    apart = [spoof_logits(load_model(folder / "all"), signal)[0] for folder in folders]
+    assert apart[0] != pytest.approx(apart[1], abs=1e-3)
+    assert spoof_logits(detector, signal)[0] == pytest.approx(np.mean(apart), abs=1e-4)
+    card = read_card(tmp_path / "pretrained" / "voice.keras")
+    assert card["seeds"] == [1, 2]
+    alone = [ship.read_scores([folder])["clean"] for folder in folders]
+    errors = [compute_eer(-scores["spoof_logit"], scores["label"])[0] for scores in alone]
+    assert card["leave_pages_out"]["clean"]["eer"] < min(errors)  # chance errors of the two cancel
+
+    other = cross_validation(
+        tmp_path / "runs" / "cv-3", data, replace(config, training=TrainingConfig(epochs=(9,), select="last")), 3
+    )
+    assert run_command(lambda: ship.main([str(folders[0]), str(other), "--name", "voice"])) == 2
+    assert "differ in more than the seed" in capsys.readouterr().err
+    (folders[1] / "scores_1s.csv").unlink()
+    assert run_command(lambda: ship.main([*map(str, folders), "--name", "voice"])) == 2
+    assert "holds no scores_1s.csv" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from architectures.layers import StatisticsPooling
-from architectures.small_residual import small_resmax, small_resnet, tiny_resnet
+from architectures.small_residual import joined, small_resmax, small_resnet, tiny_resnet
 from backend import keras
 from model import parameter_count
 
@@ -43,3 +43,17 @@ def test_sizes(build: Callable) -> None:
 
 def test_the_tiny_one_is_tiny() -> None:
     assert parameter_count(tiny_resnet((250, 257, 1))) < 100_000
+
+
+def test_joined_networks_give_their_mean() -> None:
+    shape = (40, 64, 1)
+    networks = []
+    for seed in range(3):
+        keras.utils.set_random_seed(seed)
+        networks.append(small_resnet(shape, width=0.3))
+        networks[-1].get_layer("logit").bias.assign([float(seed)])
+    whole = small_resnet(shape, width=0.3, columns=3)
+    joined(networks, whole)
+    features = np.random.default_rng(0).normal(-5, 2, (4, *shape)).astype(np.float32)
+    expected = np.mean([network(features) for network in networks], axis=0)
+    np.testing.assert_allclose(whole(features), expected, atol=1e-5)
