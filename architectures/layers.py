@@ -75,6 +75,33 @@ class MeanRemoval(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="spoof_detection")
+class FineStructure(layers.Layer):
+    """What is left of a log spectrum (b, t, f, 1) without its envelope and without level: of the same shape.
+
+    Each frame loses its moving average over `bins`, which is the voice's formants, the microphone and the level;
+    then each frequency gets mean 0 and deviation 1 over time, which takes away the noise floor and the dynamics.
+    """
+
+    def __init__(self, bins: int = 17, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.bins = bins
+
+    def call(self, x):
+        margin = self.bins // 2
+        padded = ops.pad(x, [[0, 0], [0, 0], [margin, margin], [0, 0]], mode="reflect")
+        x = x - ops.average_pool(padded, (1, self.bins), strides=1, padding="valid", data_format="channels_last")
+        x = x - ops.mean(x, axis=1, keepdims=True)
+        # 0.1: digital silence and narrow bands have no deviation
+        return x / (ops.std(x, axis=1, keepdims=True) + 0.1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "bins": self.bins}
+
+
+@keras.saving.register_keras_serializable(package="spoof_detection")
 class StatisticsPooling(layers.Layer):
     """Mean over frequency, then mean and standard deviation over time: (b, t, f, c) -> (b, 2 c)."""
 

@@ -1,8 +1,9 @@
 """Small residual networks for speech from anywhere: strided, normalised, with statistics over time of any length.
 
-Ours. The mean of every frequency is removed, so that a microphone says little; every convolution is normalised;
-the head sees mean and deviation over time. After max-feature-maps (as in ResMax, Kwak et al., ICPR 2020) or ReLU,
-which is faster and no worse (TRAINING.md).
+Ours. They see the fine structure alone: harmonics, noise and regular patterns, but no formants, microphone, level or
+noise floor, of which each page of recordings has its own (`envelope=True` leaves all but a microphone's mean). Every
+convolution is normalised; the head sees mean and deviation over time. With ReLU or max-feature-maps (as in ResMax,
+Kwak et al., ICPR 2020). TRAINING.md says what each of these brought.
 
     small_resnet   550 K parameters, ReLU: what ships
     tiny_resnet     90 K, for a browser or a telephone
@@ -13,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from architectures.layers import MeanRemoval, StatisticsPooling, convolution_with_norm, logit_layer
+from architectures.layers import FineStructure, MeanRemoval, StatisticsPooling, convolution_with_norm, logit_layer
 from backend import keras
 
 layers = keras.layers
@@ -24,7 +25,11 @@ STEM = 16
 
 
 def small_resnet(
-    input_shape: tuple[int, int, int], width: float = 1.0, dropout: float = 0.3, columns: int = 1
+    input_shape: tuple[int, int, int],
+    width: float = 1.0,
+    dropout: float = 0.3,
+    columns: int = 1,
+    envelope: bool = False,
 ) -> keras.Model:
     """(time, frequency, 1) -> logit; `width` multiplies all channels.
 
@@ -32,15 +37,15 @@ def small_resnet(
     were trained apart.
     """
     inputs = keras.Input(input_shape, name="features")
-    pictures = [_column(input_shape, width, f"column_{number}")(inputs) for number in range(columns)]
+    pictures = [_column(input_shape, width, envelope, f"column_{number}")(inputs) for number in range(columns)]
     x = pictures[0] if columns == 1 else layers.Concatenate()(pictures)
     return keras.Model(inputs, head(x, dropout), name="small_resnet")
 
 
-def _column(input_shape: tuple[int, int, int], width: float, name: str) -> keras.Model:
+def _column(input_shape: tuple[int, int, int], width: float, envelope: bool, name: str) -> keras.Model:
     """(time, frequency, 1) -> (time / 16, frequency / 16, channels)."""
     inputs = keras.Input(input_shape)
-    x = convolution_with_relu(scaled(inputs), round(width * STEM), 5, 2)
+    x = convolution_with_relu(normalised(inputs, envelope), round(width * STEM), 5, 2)
     for channels, stride in RESNET_BLOCKS:
         x = layers.ReLU()(residual_block(x, round(width * channels), stride, convolution_with_relu))
     return keras.Model(inputs, x, name=name)
@@ -61,19 +66,21 @@ def tiny_resnet(input_shape: tuple[int, int, int], dropout: float = 0.1) -> kera
     return small_resnet(input_shape, width=0.4, dropout=dropout)
 
 
-def small_resmax(input_shape: tuple[int, int, int], width: float = 1.0, dropout: float = 0.3) -> keras.Model:
+def small_resmax(
+    input_shape: tuple[int, int, int], width: float = 1.0, dropout: float = 0.3, envelope: bool = False
+) -> keras.Model:
     """(time, frequency, 1) -> logit; `width` multiplies all channels."""
     inputs = keras.Input(input_shape, name="features")
-    x = feature_map_with_norm(scaled(inputs), round(width * STEM), 5, 2)
+    x = feature_map_with_norm(normalised(inputs, envelope), round(width * STEM), 5, 2)
     for channels, stride in RESMAX_BLOCKS:
         x = residual_block(x, round(width * channels), stride, feature_map_with_norm)
     x = feature_map_with_norm(x, x.shape[-1], 1)
     return keras.Model(inputs, head(x, dropout), name="small_resmax")
 
 
-def scaled(features):
-    """Every frequency's mean removed; natural log power then deviates by about 1."""
-    return layers.Rescaling(0.3)(MeanRemoval()(features))
+def normalised(features, envelope: bool):
+    """Fine structure alone, or with the envelope all but every frequency's mean; both deviate by about 1."""
+    return layers.Rescaling(0.3)(MeanRemoval()(features)) if envelope else FineStructure()(features)
 
 
 def residual_block(x, channels: int, stride: int, first: Callable):

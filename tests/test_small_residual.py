@@ -6,27 +6,43 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from architectures.layers import StatisticsPooling
+from architectures.layers import FineStructure, StatisticsPooling
 from architectures.small_residual import joined, small_resmax, small_resnet, tiny_resnet
 from backend import keras
 from model import parameter_count
 
 
+@pytest.mark.parametrize("envelope", [False, True])
 @pytest.mark.parametrize("build", [small_resnet, small_resmax])
-def test_does_not_hear_a_filter(tmp_path: Path, build: Callable) -> None:
-    """A filter adds a constant to every frequency of a log spectrum; a louder second half is something else."""
+def test_does_not_hear_a_filter(tmp_path: Path, build: Callable, envelope: bool) -> None:
+    """A filter adds a constant to every frequency of a log spectrum; a louder second half is heard by one alone."""
     keras.utils.set_random_seed(0)
-    network = build((40, 64, 1), width=0.5)
+    network = build((40, 64, 1), width=0.5, envelope=envelope)
     rng = np.random.default_rng(0)
     features = rng.normal(-5, 2, (2, 40, 64, 1)).astype(np.float32)
     filtered = features + rng.normal(0, 3, (1, 1, 64, 1)).astype(np.float32)
     louder = features + (np.arange(40) >= 20).astype(np.float32)[None, :, None, None]
     logits = np.array(network(features))
     np.testing.assert_allclose(network(filtered), logits, atol=1e-4)
-    assert np.abs(network(louder) - logits).max() > 1e-2
+    assert (np.abs(network(louder) - logits).max() > 1e-2) == envelope
     network.save(tmp_path / "variant.keras")
     again = keras.models.load_model(tmp_path / "variant.keras")
     np.testing.assert_array_equal(again(features), logits)
+
+
+def test_fine_structure_is_what_no_smooth_envelope_and_no_level_change() -> None:
+    rng = np.random.default_rng(0)
+    spectrum = rng.normal(-5, 2, (1, 60, 100, 1)).astype(np.float32)
+    fine = np.array(FineStructure()(spectrum))
+    np.testing.assert_allclose(fine.mean(axis=1), 0, atol=1e-4)
+    assert np.all((fine.std(axis=1) > 0.9) & (fine.std(axis=1) < 1))
+    slope = np.linspace(0, 30, 100, dtype=np.float32)[None, None, :, None]  # another one in every frame
+    tilted = np.array(FineStructure()(spectrum + slope * rng.normal(0, 1, (1, 60, 1, 1)).astype(np.float32)))
+    np.testing.assert_allclose(tilted[:, :, 8:-8], fine[:, :, 8:-8], atol=2e-3)
+    np.testing.assert_allclose(FineStructure()(3 * spectrum), fine, atol=0.2)
+    assert np.isfinite(FineStructure()(np.full_like(spectrum, -11.5))).all()  # silence
+    lines = spectrum + 3 * (np.arange(100) % 8 == 0)[None, None, :, None] * (np.arange(60) % 2)[None, :, None, None]
+    assert np.abs(np.array(FineStructure()(lines.astype(np.float32))) - fine).max() > 0.5
 
 
 def test_statistics_are_those_of_time() -> None:
