@@ -1,0 +1,85 @@
+"""The detectors that ship: small, whole, the same numbers on every machine, and what their cards say is there."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from backend import keras
+from data_generator import ClipReader
+from data_utils import read_dataset
+from inference import DEFAULT_MODEL, predict_audio, score_clips
+from metrics import compute_eer
+from model import PRETRAINED, load_model, parameter_count, read_card, spoof_logits
+from ship import check_signal
+
+SHIPPED = sorted(path.stem for path in PRETRAINED.glob("*.keras"))
+LARGEST = 5_000_000  # bytes of a file
+MOST_PARAMETERS = 1_000_000
+
+
+def test_the_default_detector_ships():
+    assert DEFAULT_MODEL in SHIPPED
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_small_and_with_a_whole_card(name):
+    file = PRETRAINED / f"{name}.keras"
+    card = read_card(file)
+    assert file.stat().st_size < LARGEST
+    assert parameter_count(load_model(name)) == card["parameters"] <= MOST_PARAMETERS  # load_model checks the sha256
+    assert set(card["operating_points"]) == {"FAR 1 %", "EER", "FRR 1 %"}
+    for condition, row in card["leave_pages_out"].items():
+        assert row["low_clips"] < row["eer"] < row["high_clips"], condition
+    assert {"clean", "1s", "2s", "4s", "mp3", "opus", "telephone", "noise", "reverberation", "resampling"} == set(
+        card["leave_pages_out"]
+    )
+    assert card["licence"] and card["limits"] and card["never_heard"]
+    assert card["minimum_seconds"] >= 1
+    point = card["operating_point"]
+    low, high = point["uncertain"]
+    assert low <= point["threshold"] <= high and point["calibration"]["a"] > 0
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_same_logit_as_where_it_was_trained(name):
+    model = load_model(name)
+    signal = check_signal(model.input_shape[1])
+    assert spoof_logits(model, signal[None])[0] == pytest.approx(
+        read_card(PRETRAINED / f"{name}.keras")["check_logit"], abs=0.01
+    )
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_plain_keras_loads_it(name):
+    model = keras.models.load_model(PRETRAINED / f"{name}.keras")
+    assert model.output_shape == (None, 1)
+
+
+def test_a_strangers_file_is_judged_with_no_model_named(tmp_path, capsys):
+    import inference
+
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "mine.ogg", rng.normal(0, 0.1, (3 * 44_100, 2)), 44_100)
+    assert inference.main([str(tmp_path / "mine.ogg"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    result = result[0] if isinstance(result, list) else result
+    assert result["verdict"] in ("bonafide", "spoof", "uncertain")
+    again = predict_audio(DEFAULT_MODEL, tmp_path / "mine.ogg")
+    assert again["prediction"] == result["prediction"]
+    assert again["spoof_probability"] == pytest.approx(result["spoof_probability"], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_better_than_chance_on_data_it_was_not_trained_on(name, shared_data):
+    """ASVspoof 2019 LA: other recordings, older systems. The card has the figure."""
+    table = read_dataset(shared_data / "LA").usable(allow_missing=True)
+    table = table[table["split"].isin(["train", "dev"])].reset_index(drop=True)
+    reader = ClipReader(table)
+    rows, logits = score_clips(load_model(name), reader, "LA")
+    eer = compute_eer(-logits.astype(np.float64), reader.labels[rows])[0]
+    assert eer == pytest.approx(
+        read_card(PRETRAINED / f"{name}.keras")["elsewhere"]["ASVspoof 2019 LA"]["eer"], abs=0.03
+    )
+    assert eer < 0.4
