@@ -180,7 +180,9 @@ def _parts(model: keras.Model) -> tuple[FrontEnd | None, keras.Model | None]:
 
 def _pictures(network: keras.Model) -> list[keras.KerasTensor]:
     """Outputs (b, time, frequency, channels) of the network's layers, in order."""
-    outputs = [layer.output for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
+    # a network inside has an output of its own, which hangs on its own input
+    outside = (keras.layers.InputLayer, keras.Model)
+    outputs = [layer.output for layer in network.layers if not isinstance(layer, outside)]
     shapes = [getattr(output, "shape", ()) for output in outputs]  # a layer may give a list
     return [o for o, shape in zip(outputs, shapes, strict=True) if len(shape) == 4 and max(shape[1:3]) > 1]
 

@@ -37,24 +37,28 @@ def small_resnet(
     were trained apart.
     """
     inputs = keras.Input(input_shape, name="features")
-    pictures = [_column(input_shape, width, envelope, f"column_{number}")(inputs) for number in range(columns)]
-    x = pictures[0] if columns == 1 else layers.Concatenate()(pictures)
-    return keras.Model(inputs, head(x, dropout), name="small_resnet")
+    if columns == 1:
+        return keras.Model(inputs, head(_column(inputs, width, envelope), dropout), name="small_resnet")
+    pictures = []
+    for number in range(columns):
+        own = keras.Input(input_shape)
+        pictures.append(keras.Model(own, _column(own, width, envelope), name=f"column_{number}")(inputs))
+    return keras.Model(inputs, head(layers.Concatenate()(pictures), dropout), name="small_resnet")
 
 
-def _column(input_shape: tuple[int, int, int], width: float, envelope: bool, name: str) -> keras.Model:
-    """(time, frequency, 1) -> (time / 16, frequency / 16, channels)."""
-    inputs = keras.Input(input_shape)
+def _column(inputs, width: float, envelope: bool):
+    """(b, time, frequency, 1) -> (b, time / 16, frequency / 16, channels)."""
     x = convolution_with_relu(normalised(inputs, envelope), round(width * STEM), 5, 2)
     for channels, stride in RESNET_BLOCKS:
         x = layers.ReLU()(residual_block(x, round(width * channels), stride, convolution_with_relu))
-    return keras.Model(inputs, x, name=name)
+    return x
 
 
 def joined(networks: list[keras.Model], target: keras.Model) -> None:
     """Make of a small_resnet of as many columns the mean of small_resnets of one column: its logit is their mean."""
     for number, network in enumerate(networks):
-        target.get_layer(f"column_{number}").set_weights(network.get_layer("column_0").get_weights())
+        column = keras.Model(network.input, network.get_layer("statistics").input)
+        target.get_layer(f"column_{number}").set_weights(column.get_weights())
     kernels, biases = zip(*(network.get_layer("logit").get_weights() for network in networks), strict=True)
     halves = [np.split(kernel, 2) for kernel in kernels]  # of the means over time, of the deviations: (channels, 1)
     kernel = np.concatenate([half[part] for part in (0, 1) for half in halves])
@@ -104,4 +108,4 @@ def feature_map_with_norm(x, channels: int, size: int, stride: int = 1):
 
 
 def head(x, dropout: float):
-    return logit_layer()(layers.Dropout(dropout)(StatisticsPooling()(x)))
+    return logit_layer()(layers.Dropout(dropout)(StatisticsPooling(name="statistics")(x)))

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -243,6 +244,18 @@ def test_every_network_can_be_explained(name: str, monkeypatch: pytest.MonkeyPat
         alone = method == "grad_cam" and MODELS[name].front_end == "lfcc"
         assert values.shape == (sound.shape[0], 1 if alone else sound.shape[1])
         assert np.isfinite(values).all() and np.abs(values).max() > 0, method
+
+
+def test_a_network_of_several_columns_is_explained_by_all_of_them() -> None:
+    keras.utils.set_random_seed(1)
+    model = build_model(replace(contract.small("small_resnet"), model_args={"width": 0.2, "columns": 2}))
+    model(contract.clips()[0], training=True)
+    relevances = [explain(model, contract.clips()[0][0], "grad_cam").relevance]
+    kernel, bias = model.get_layer("small_resnet").get_layer("logit").get_weights()
+    kernel[len(kernel) // 4 : len(kernel) // 2] = kernel[3 * len(kernel) // 4 :] = 0  # the second column is not asked
+    model.get_layer("small_resnet").get_layer("logit").set_weights([kernel, bias])
+    relevances.append(explain(model, contract.clips()[0][0], "grad_cam").relevance)
+    assert np.isfinite(relevances).all() and np.abs(relevances[0] - relevances[1]).max() > 1e-6
 
 
 def test_a_network_without_front_end_is_explained_as_it_is_heard() -> None:
