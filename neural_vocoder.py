@@ -185,12 +185,12 @@ def copy(waveform: np.ndarray, rng: np.random.Generator, how: str) -> np.ndarray
         step = rng.uniform(0.7, 1.4) * latents.std()
         latents = np.round(latents / step) * step
     network = _vocoder().get_layer("generator")
-    learned = network.get_weights()
     if how == "perturbed":
-        spread = rng.uniform(0.02, 0.08)
+        learned, spread = network.get_weights(), rng.uniform(0.02, 0.08)
         network.set_weights([w * (1 + rng.normal(0, spread, w.shape)).astype(np.float32) for w in learned])
     made = network.predict_on_batch(latents.astype(np.float32))[0]
-    network.set_weights(learned)
+    if how == "perturbed":
+        network.set_weights(learned)
     return soxr.resample(made, rate, SAMPLE_RATE)[: len(waveform)]
 
 

@@ -5,7 +5,7 @@ noise floor, of which each page of recordings has its own (`envelope=True` leave
 convolution is normalised; the head sees mean and deviation over time. With ReLU or max-feature-maps (as in ResMax,
 Kwak et al., ICPR 2020). TRAINING.md says what each of these brought.
 
-    small_resnet   550 K parameters, ReLU: what ships
+    small_resnet   550 K parameters, ReLU; of half the width, 138 K, it is what ships
     tiny_resnet     90 K, for a browser or a telephone
     small_resmax   410 K, max-feature-maps
 """

@@ -206,7 +206,7 @@ short = __import__("architectures.aasist").aasist.aasist_l((4000, 1), dropout=0.
 short.compile(keras.optimizers.Adam(1e-3), keras.losses.BinaryCrossentropy(from_logits=True))
 clips = np.random.default_rng(0).normal(0, 0.1, (4, 4000, 1))
 clips[2:] *= np.sin(np.arange(4000) / 100)[:, None]
-results["losses"] = [short.train_on_batch(clips, np.array([[0], [0], [1], [1]])) for _ in range(12)]
+results["losses"] = [short.train_on_batch(clips, np.array([[0], [0], [1], [1]])) for _ in range(40)]
 np.savez(sys.argv[2], backend=keras.backend.backend(), tensorflow="tensorflow" in sys.modules, **results)
 """
 
@@ -228,8 +228,8 @@ def test_the_published_logits_on_jax(waveforms: np.ndarray, reference: Path, tmp
             assert np.abs(results[network] - logits).max() < 1e-4
             assert np.abs(results[f"{network} embedding"][:12] - embedding).max() < 1e-4
         assert np.isfinite(results["losses"]).all()
-        # a few steps on a few clips: single losses jump, with the number of threads in other places
-        assert results["losses"].min() < 0.7 * results["losses"][:3].mean()
+        # ten of the last, for single losses jump: dropout on four clips
+        assert results["losses"][-10:].mean() < 0.8 * results["losses"][:3].mean()
 
 
 @pytest.mark.slow
