@@ -85,6 +85,8 @@ def page(browser, address) -> Iterator:
     page.get_by_test_id("stFileUploader").wait_for()
     page.get_by_role("combobox").click()  # what ships is offered first
     page.get_by_role("option", name="run spoof").click()
+    # its card is there: the page has run anew, and an upload does not meet the old one
+    page.get_by_text("Anna's_voices").wait_for(state="attached")
     yield page
     assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= 390
     here = ("data:", "blob:", address, address.replace("http", "ws"))
