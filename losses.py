@@ -1,12 +1,15 @@
 """What training minimises: losses on the logit, and the cosine heads that two of them ask for.
 
-`bce` is Keras' own. OC-Softmax (Zhang, Jiang, Duan 2021) and P2SGrad (Wang, Yamagishi 2021) look at
+OC-Softmax (Zhang, Jiang, Duan 2021) and P2SGrad (Wang, Yamagishi 2021) look at
 cosines between the embedding and learned directions, so for them build_network ends in `cosine_head` instead of
 a dense layer. Either way the network's output is one logit, higher = more likely spoof. All take labels between
-the classes, as mixup makes them.
+the classes, as mixup makes them. Cross-entropy and focal loss also take the logits of several columns (b, columns),
+each against the same label, and give the mean.
 """
 
+from architectures.layers import ColumnMean
 from backend import keras
+from errors import UserError
 
 layers, ops = keras.layers, keras.ops
 
@@ -58,7 +61,12 @@ class CosineLogit(layers.Layer):
 
 def cosine_head(network: keras.Model, loss: str) -> keras.Model:
     """The network with its last layer replaced by what a cosine loss needs."""
-    embedding = network.get_layer("logit").input
+    last = network.get_layer("logit")
+    if isinstance(last, ColumnMean):
+        raise UserError(
+            f"{loss} looks at one embedding, and {network.name} has several columns; bce and focal train it"
+        )
+    embedding = last.input
     cosines = Cosines(COSINE_LOSSES[loss])(embedding)
     return keras.Model(network.input, CosineLogit()(cosines), name=network.name)
 
@@ -71,6 +79,13 @@ class OCSoftmax(keras.losses.Loss):
         margin = OC_SCALE * (OC_BONAFIDE - OC_SPOOF) / 2
         y_true = ops.cast(y_true, logit.dtype)
         return ops.mean(y_true * ops.softplus(margin - logit) + (1 - y_true) * ops.softplus(margin + logit), axis=-1)
+
+
+class CrossEntropy(keras.losses.Loss):
+    """Binary cross-entropy; Keras' own does not set one label against the logits of several columns."""
+
+    def call(self, y_true, logit):
+        return ops.mean(ops.softplus(logit) - ops.cast(y_true, logit.dtype) * logit, axis=-1)
 
 
 class Focal(keras.losses.Loss):
@@ -98,7 +113,7 @@ class P2SGrad(keras.losses.Loss):
 def make_loss(name: str) -> keras.losses.Loss:
     """The loss of a name in config.CHOICES."""
     return {
-        "bce": keras.losses.BinaryCrossentropy(from_logits=True),
+        "bce": CrossEntropy(name="bce"),
         "focal": Focal(name="focal"),
         "oc_softmax": OCSoftmax(name="oc_softmax"),
         "p2sgrad": P2SGrad(name="p2sgrad"),
@@ -106,9 +121,13 @@ def make_loss(name: str) -> keras.losses.Loss:
 
 
 class ClassAccuracy(keras.metrics.Mean):
-    """Share of clips on the right side of logit 0, or of two equal cosines; a blend counts as its greater part."""
+    """Share of logits, or pairs of cosines, on the right side; a blend of labels counts as its greater part."""
+
+    def __init__(self, of_cosines: bool = False, name: str = "accuracy"):
+        super().__init__(name=name)
+        self.of_cosines = of_cosines
 
     def update_state(self, y_true, outputs, sample_weight=None):
-        logit = outputs if outputs.shape[-1] == 1 else outputs[:, 1:] - outputs[:, :1]
-        right = ops.equal(ops.cast(y_true, "float32") > 0.5, ops.cast(logit, "float32") > 0)
+        logits = outputs[:, 1:] - outputs[:, :1] if self.of_cosines else outputs
+        right = ops.equal(ops.cast(y_true, "float32") > 0.5, ops.cast(logits, "float32") > 0)
         return super().update_state(ops.cast(right, "float32"))

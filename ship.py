@@ -1,12 +1,11 @@
 """Train the detector that ships, on all pages, once cross_validate.py has shown what to expect of it.
 
     python ship.py runs/cv-<key> --name resmax       # writes pretrained/resmax.keras and its card resmax.json
-    python ship.py runs/cv-<key> runs/cv-<other key> --name resmax       # the mean of two, as one network
 
-The settings are those of the cross-validation; several differ in their seed alone. What the card says of errors,
-thresholds and calibration is from there as well: from the logits that every clip got, in every condition that was
-measured, from a model that had heard nothing of its page. A run that was stopped goes on. `--about FILE` adds a JSON
-object to the card (limits, licence, results elsewhere).
+The settings are those of the cross-validation. What the card says of errors, thresholds and calibration is from there
+as well: from the logits that every clip got, in every condition that was measured, from a model that had heard nothing
+of its page. A run that was stopped goes on. `--about FILE` adds a JSON object to the card (limits, licence, results
+elsewhere).
 """
 
 import argparse
@@ -18,11 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from architectures.small_residual import joined
 from backend import keras
 from calibration import operating_point
-from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, Config, read_config, settings_key
-from cross_validate import figures, kind_errors, page_errors
+from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, Config, read_config
+from cross_validate import figures, fold_config, kind_errors, page_errors
 from data_utils import read_dataset
 from errors import CommandParser, UserError, run_command
 from experiment import claimed, environment, logged
@@ -31,7 +29,6 @@ from model import (
     PRETRAINED,
     build_model,
     load_model,
-    network_of,
     parameter_count,
     save_model,
     set_operating_point,
@@ -40,7 +37,6 @@ from model import (
 from splits import stratified_sample, with_extra
 from training import set_up_keras, train
 
-JOINED = {"small_resnet": joined}  # network -> how several become one
 WATCHED = 400  # clips whose loss is printed after each epoch; they are trained on as well
 
 
@@ -73,45 +69,20 @@ def dataset_name(place: str | None) -> str | None:
     return place and (Path(place).parent if Path(place).is_file() else Path(place)).resolve().name
 
 
-def read_scores(folders: list[Path]) -> dict[str, pd.DataFrame]:
-    """The out-of-fold scores of cross-validations by condition: of several the mean logit of every clip."""
-    files = sorted(folders[0].glob("scores_*.csv"))
+def read_scores(folder: Path) -> dict[str, pd.DataFrame]:
+    """The out-of-fold scores of a cross-validation by condition."""
+    files = sorted(folder.glob("scores_*.csv"))
     if not files:
-        raise UserError(f"{folders[0]}: holds no scores_<condition>.csv; a folder of cross_validate.py is needed")
-    scores = {}
-    for file in files:
-        parts = []
-        for folder in folders:
-            if not (folder / file.name).is_file():
-                raise UserError(f"{folder}: holds no {file.name}, which {folders[0]} does: finish cross_validate.py")
-            parts.append(pd.read_csv(folder / file.name))
-        if any(set(part["utterance_id"]) != set(parts[0]["utterance_id"]) for part in parts):
-            raise UserError(f"{file.name} of {', '.join(map(str, folders))}: not the same clips")
-        mean = pd.concat(parts).groupby("utterance_id")["spoof_logit"].mean()
-        whole = parts[0].assign(spoof_logit=parts[0]["utterance_id"].map(mean))
-        scores[file.stem.removeprefix("scores_")] = whole
-    return scores
+        raise UserError(f"{folder}: holds no scores_<condition>.csv; a folder of cross_validate.py is needed")
+    return {file.stem.removeprefix("scores_"): pd.read_csv(file) for file in files}
 
 
-def read_settings(folders: list[Path]) -> list[Config]:
-    """The config of each cross-validation; they may differ in the seed alone."""
-    configs = []
-    for folder in folders:
-        runs = sorted(folder.glob("*/config.json"))
-        if not runs:
-            raise UserError(f"{folder}: holds no run; a folder of cross_validate.py is needed")
-        configs.append(read_config(runs[0]))
-    alike = {settings_key(with_seed(config, 0).to_dict()) for config in configs}
-    if len(alike) > 1:
-        raise UserError(f"{', '.join(map(str, folders))}: the settings differ in more than the seed")
-    if len(configs) > 1 and configs[0].model not in JOINED:
-        raise UserError(f"{configs[0].model}: several cannot be made one network; {', '.join(JOINED)} can")
-    return configs
-
-
-def with_seed(config: Config, seed: int) -> Config:
-    """The config of the first part, with another seed."""
-    return replace(config, training=replace(config.training, seed=seed, split=""))
+def read_settings(folder: Path) -> Config:
+    """What a cross-validation trained, without a division into parts."""
+    runs = sorted(folder.glob("*/config.json"))
+    if not runs:
+        raise UserError(f"{folder}: holds no run; a folder of cross_validate.py is needed")
+    return fold_config(read_config(runs[0]), "")
 
 
 def make_card(config: Config, clips: pd.DataFrame, scores: dict[str, pd.DataFrame]) -> dict[str, Any]:
@@ -149,23 +120,16 @@ def check_signal(samples: int) -> np.ndarray:
     return (0.1 * tones * (np.sin(2 * np.pi * 3 * seconds) > 0) + noise).astype(np.float32)
 
 
-def in_float32(models: list[keras.Model], config: Config) -> keras.Model:
-    """The same weights in full precision, of several as one network that gives the mean of their logits.
-
-    A stranger's processor may have no other precision, or round another way.
-    """
+def in_float32(model: keras.Model, config: Config) -> keras.Model:
+    """The same weights in full precision: a stranger's processor may have no other, or round another way."""
     keras.mixed_precision.set_global_policy("float32")
-    if len(models) == 1:
-        whole = build_model(config)
-        whole.set_weights(models[0].get_weights())
-    else:
-        whole = build_model(replace(config, model_args={**config.model_args, "columns": len(models)}))
-        JOINED[config.model]([network_of(model) for model in models], network_of(whole))
+    whole = build_model(config)
+    whole.set_weights(model.get_weights())
     return whole
 
 
 def trained_on_all(config: Config, clips: pd.DataFrame, run: Path) -> keras.Model:
-    """The model of one config after training on every clip; what was trained before is not trained again."""
+    """The model after training on every clip; what was trained before is not trained again."""
     run.mkdir(exist_ok=True)
     set_up_keras(config.training)
     with claimed(run), logged(run / "log.txt"):
@@ -178,16 +142,13 @@ def trained_on_all(config: Config, clips: pd.DataFrame, run: Path) -> keras.Mode
     return load_model(run)
 
 
-def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
+def ship(folder: Path, name: str, about: dict[str, Any]) -> Path:
     """Train on everything into folder/all, then write the model and its card to pretrained/."""
-    configs = read_settings(folders)
-    scores = read_scores(folders)
-    clips = all_clips(configs[0])
-    models = [trained_on_all(config, clips, folder / "all") for config, folder in zip(configs, folders, strict=True)]
-    model = in_float32(models, configs[0])
-    card = make_card(configs[0], clips, scores) | {"parameters": parameter_count(model)} | about
-    card["seeds"] = [config.training.seed for config in configs]
-    card["check_logit"] = float(spoof_logits(model, check_signal(configs[0].features.samples)[None])[0])
+    config, scores = read_settings(folder), read_scores(folder)
+    clips = all_clips(config)
+    model = in_float32(trained_on_all(config, clips, folder / "all"), config)
+    card = make_card(config, clips, scores) | {"parameters": parameter_count(model)} | about
+    card["check_logit"] = float(spoof_logits(model, check_signal(config.features.samples)[None])[0])
     set_operating_point(model, card["operating_point"])
     PRETRAINED.mkdir(exist_ok=True)
     path = PRETRAINED / f"{name}.keras"
@@ -197,7 +158,7 @@ def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="of a cross-validation: runs/cv-<key>")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of a cross-validation: runs/cv-<key>")
     parser.add_argument("--name", required=True, help="what the detector is called: pretrained/<name>.keras")
     parser.add_argument("--about", type=Path, metavar="FILE", help="JSON to add to the card")
     arguments = parser.parse_args(argv)
@@ -205,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
         about = json.loads(arguments.about.read_text(encoding="utf-8")) if arguments.about else {}
     except (OSError, ValueError) as error:
         raise UserError(f"--about {arguments.about}: not a JSON file ({error})") from error
-    path = ship(arguments.folders, arguments.name, about)
+    path = ship(arguments.folder, arguments.name, about)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB; its card is {path.with_suffix('.json').name}")
     return 0
 

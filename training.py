@@ -162,18 +162,23 @@ def set_up_keras(training: TrainingConfig) -> None:
 
 
 def compile_model(config: Config) -> tuple[keras.Model, keras.Model]:
-    """The model, and what `fit` trains: the same weights, ending where the loss looks (for P2SGrad at two cosines)."""
+    """The model, and what `fit` trains: the same weights, ending where the loss looks.
+
+    That is for P2SGrad at two cosines and for a network of several columns at the logit of each.
+    """
     training = config.training
     model = trainer = build_model(config)
-    if training.loss == "p2sgrad":
-        network = model.get_layer(config.model)
-        cosines = keras.Model(network.input, network.get_layer("cosines").output, name=config.model)
+    network = model.get_layer(config.model)
+    inner = [layer for layer in network.layers if layer.name in ("cosines", "column_logits")]
+    of_cosines = training.loss == "p2sgrad"
+    if inner and (of_cosines or inner[0].name == "column_logits"):
+        watched = keras.Model(network.input, inner[0].output, name=config.model)
         features = model.layers[model.layers.index(network) - 1].output
-        trainer = keras.Model(model.input, cosines(features))
+        trainer = keras.Model(model.input, watched(features))
     trainer.compile(
         make_optimizer(training.sam, global_clipnorm=training.clip_norm, weight_decay=training.weight_decay),
         make_loss(training.loss),
-        metrics=[ClassAccuracy("accuracy")],
+        metrics=[ClassAccuracy(of_cosines)],
     )
     trainer.optimizer.build(trainer.trainable_variables)
     return model, trainer

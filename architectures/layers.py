@@ -102,6 +102,34 @@ class FineStructure(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="spoof_detection")
+class PatchNormalisation(layers.Layer):
+    """A log spectrum (b, t, f, 1) against its neighbourhood: mean 0 and deviation 1 in the patch around each point.
+
+    Then each frequency loses its mean over time: what stays the same throughout is the recording's, not the voice's.
+    """
+
+    def __init__(self, size: int = 13, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.size = size
+
+    def call(self, x):
+        x = x - self._around(x)
+        x = x / (ops.sqrt(self._around(ops.square(x))) + 0.2)  # 0.2: digital silence has no deviation
+        return x - ops.mean(x, axis=1, keepdims=True)
+
+    def _around(self, x):
+        margin = self.size // 2
+        padded = ops.pad(x, [[0, 0], [margin, margin], [margin, margin], [0, 0]], mode="reflect")
+        return ops.average_pool(padded, self.size, strides=1, padding="valid", data_format="channels_last")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}
+
+
+@keras.saving.register_keras_serializable(package="spoof_detection")
 class StatisticsPooling(layers.Layer):
     """Mean over frequency, then mean and standard deviation over time: (b, t, f, c) -> (b, 2 c)."""
 
@@ -115,6 +143,47 @@ class StatisticsPooling(layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape[0], 2 * input_shape[-1]
+
+
+@keras.saving.register_keras_serializable(package="spoof_detection")
+class ColumnLogits(layers.Layer):
+    """One logit for each of the columns whose statistics lie side by side: (b, 2 columns c) -> (b, columns).
+
+    The means of all columns come first, then the deviations of all, as StatisticsPooling gives them.
+    """
+
+    def __init__(self, columns: int, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.columns = columns
+
+    def build(self, input_shape):
+        channels = input_shape[-1] // (2 * self.columns)
+        self.kernel = self.add_weight(shape=(2, self.columns, channels), initializer="glorot_uniform", name="kernel")
+        self.bias = self.add_weight(shape=(self.columns,), initializer="zeros", name="bias")
+
+    def call(self, x):
+        parts = ops.reshape(x, (-1, *self.kernel.shape))  # (b, 2, columns, c)
+        return ops.sum(parts * self.kernel, axis=(1, 3)) + self.bias
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0], self.columns
+
+    def get_config(self):
+        return {**super().get_config(), "columns": self.columns}
+
+
+@keras.saving.register_keras_serializable(package="spoof_detection")
+class ColumnMean(layers.Layer):
+    """The logit of several columns: (b, columns) -> (b, 1)."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, x):
+        return ops.mean(x, axis=-1, keepdims=True)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0], 1
 
 
 @keras.saving.register_keras_serializable(package="spoof_detection")

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from architectures.layers import TwoClassLogit, logit_layer
+from architectures.small_residual import small_resnet
 from backend import keras
 from config import CHOICES
+from errors import UserError
 from losses import OC_SCALE, ClassAccuracy, cosine_head, make_loss
 
 RNG = np.random.default_rng(0)
@@ -89,6 +91,18 @@ def test_every_loss_is_lower_on_the_right_side_and_between_for_a_blend(name: str
         assert bonafide < blend < spoof
 
 
+@pytest.mark.parametrize("name", ["bce", "focal"])
+def test_the_loss_of_several_columns_is_the_mean_of_theirs(name: str) -> None:
+    loss, logits = make_loss(name), RNG.normal(0, 3, (5, 3)).astype(np.float32)
+    alone = [float(loss(LABELS, logits[:, column : column + 1])) for column in range(3)]
+    assert float(loss(LABELS, logits)) == pytest.approx(np.mean(alone), rel=1e-5)
+
+
+def test_a_cosine_loss_refuses_several_columns() -> None:
+    with pytest.raises(UserError, match="oc_softmax looks at one embedding, and small_resnet has several columns"):
+        cosine_head(small_resnet((40, 64, 1), width=0.2, sees="fine,fine"), "oc_softmax")
+
+
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_focal_loss_pulls_back_what_is_most_wrong(label: float) -> None:
     """Where a probability would be rounded to 0 or 1 the loss still rises by 1 a logit."""
@@ -108,9 +122,12 @@ def test_sample_weights_count(name: str) -> None:
 
 def test_accuracy_of_logits_cosines_and_blends() -> None:
     labels = np.array([[0.0], [1.0], [0.3], [0.7]], np.float32)
-    metric = ClassAccuracy("accuracy")
+    metric = ClassAccuracy()
     metric.update_state(labels, np.array([[-1.0], [2.0], [-0.1], [-3.0]], np.float32))
     assert float(metric.result()) == pytest.approx(0.75)
     metric.reset_state()
+    metric.update_state(labels, np.array([[-1.0, 1.0], [2.0, 1.0], [-0.1, -1.0], [-3.0, 1.0]], np.float32))
+    assert float(metric.result()) == pytest.approx(0.75)  # of both columns' logits
+    metric = ClassAccuracy(of_cosines=True)
     metric.update_state(labels, np.array([[0.4, 0.1], [0.2, 0.3], [0.1, 0.2], [0.0, 0.9]], np.float32))
     assert float(metric.result()) == pytest.approx(0.75)

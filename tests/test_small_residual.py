@@ -6,25 +6,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from architectures.layers import FineStructure, StatisticsPooling
-from architectures.small_residual import joined, small_resmax, small_resnet, tiny_resnet
+from architectures.layers import FineStructure, PatchNormalisation, StatisticsPooling
+from architectures.small_residual import small_resmax, small_resnet, tiny_resnet
 from backend import keras
 from model import parameter_count
 
 
-@pytest.mark.parametrize("envelope", [False, True])
+@pytest.mark.parametrize("sight", ["fine", "envelope"])
 @pytest.mark.parametrize("build", [small_resnet, small_resmax])
-def test_does_not_hear_a_filter(tmp_path: Path, build: Callable, envelope: bool) -> None:
+def test_does_not_hear_a_filter(tmp_path: Path, build: Callable, sight: str) -> None:
     """A filter adds a constant to every frequency of a log spectrum; a louder second half is heard by one alone."""
     keras.utils.set_random_seed(0)
-    network = build((40, 64, 1), width=0.5, envelope=envelope)
+    network = build((40, 64, 1), width=0.5, sees=sight)
     rng = np.random.default_rng(0)
     features = rng.normal(-5, 2, (2, 40, 64, 1)).astype(np.float32)
     filtered = features + rng.normal(0, 3, (1, 1, 64, 1)).astype(np.float32)
     louder = features + (np.arange(40) >= 20).astype(np.float32)[None, :, None, None]
     logits = np.array(network(features))
     np.testing.assert_allclose(network(filtered), logits, atol=1e-4)
-    assert (np.abs(network(louder) - logits).max() > 1e-2) == envelope
+    assert (np.abs(network(louder) - logits).max() > 1e-2) == (sight != "fine")
     network.save(tmp_path / "variant.keras")
     again = keras.models.load_model(tmp_path / "variant.keras")
     np.testing.assert_array_equal(again(features), logits)
@@ -61,15 +61,30 @@ def test_the_tiny_one_is_tiny() -> None:
     assert parameter_count(tiny_resnet((250, 257, 1))) < 100_000
 
 
-def test_joined_networks_give_their_mean() -> None:
+def test_patches_are_seen_alike_wherever_they_are_loud() -> None:
+    rng = np.random.default_rng(0)
+    spectrum = rng.normal(-5, 2, (1, 60, 100, 1)).astype(np.float32)
+    patches = np.array(PatchNormalisation()(spectrum))
+    np.testing.assert_allclose(patches.mean(axis=1), 0, atol=1e-4)
+    assert 0.8 < patches.std() < 1.1
+    np.testing.assert_allclose(PatchNormalisation()(4 * spectrum + 7), patches, atol=0.4)  # level and dynamics
+    assert np.isfinite(PatchNormalisation()(np.full_like(spectrum, -11.5))).all()  # silence
+
+
+def test_columns_are_networks_of_their_own_and_the_logit_is_their_mean() -> None:
+    """The first column's logit is that of a network of this column alone."""
+    keras.utils.set_random_seed(0)
     shape = (40, 64, 1)
-    networks = []
-    for seed in range(3):
-        keras.utils.set_random_seed(seed)
-        networks.append(small_resnet(shape, width=0.3))
-        networks[-1].get_layer("logit").bias.assign([float(seed)])
-    whole = small_resnet(shape, width=0.3, columns=3)
-    joined(networks, whole)
+    both, alone = small_resnet(shape, width=0.3, sees="fine,patches"), small_resnet(shape, width=0.3)
     features = np.random.default_rng(0).normal(-5, 2, (4, *shape)).astype(np.float32)
-    expected = np.mean([network(features) for network in networks], axis=0)
-    np.testing.assert_allclose(whole(features), expected, atol=1e-5)
+    last = both.get_layer("column_logits")
+    logits = keras.Model(both.input, last.output)
+    np.testing.assert_allclose(both(features), np.mean(logits(features), axis=1, keepdims=True), atol=1e-6)
+
+    picture = next(layer for layer in both.layers if isinstance(layer, keras.layers.Concatenate)).input[0]
+    statistics = next(layer for layer in alone.layers if isinstance(layer, StatisticsPooling))
+    own = keras.Model(alone.input, statistics.input)
+    own.set_weights(keras.Model(both.input, picture).get_weights())
+    kernel = np.concatenate([np.array(last.kernel)[part, 0] for part in (0, 1)])[:, None]
+    alone.get_layer("logit").set_weights([kernel, np.array(last.bias)[:1]])
+    np.testing.assert_allclose(np.array(logits(features))[:, :1], alone(features), atol=1e-5)

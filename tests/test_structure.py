@@ -21,7 +21,7 @@ LAYERS = (
     "sound_cells splits run_findings measurements shortcuts dataset_plots dataset_findings rawboost augmentation",
     "feature_extraction backend front_ends feature_masks score_files calibration dataset_report demo_speech",
     "resynthesis vocoders speech_engines more_recordings",
-    "losses optimizers complexity architectures data_utils demo_corpus evaluate neural_vocoder model checkpoint",
+    "optimizers complexity architectures losses data_utils demo_corpus evaluate neural_vocoder model checkpoint",
     "data_generator inference relevance faithfulness score explain streaming timeline training import_weights",
     "training_corpus robustness recipes worst_errors report eda experiment compare main cross_validate ship",
     "verdict_words uploads app",

@@ -155,6 +155,24 @@ def test_a_stage_ends_when_dev_no_longer_improves(tables, new_run):
     assert progress.best["epoch"] == progress.epoch - 2
 
 
+def test_each_column_of_a_network_learns_by_its_own_loss():
+    config = Config(
+        model="small_resnet",
+        model_args={"width": 0.2, "sees": "fine,patches"},
+        features=FeatureConfig("log_stft", 16_000, window=512),
+        training=tiny_config().training,
+    )
+    model, trainer = compile_model(config)
+    assert model.output_shape == (None, 1) and trainer.output_shape == (None, 2)
+    rng = np.random.default_rng(0)
+    waveforms, labels = rng.normal(0, 0.1, (4, 16_000)).astype(np.float32), np.array([[0], [1], [0], [1]], np.float32)
+    logits = trainer.predict_on_batch(waveforms)
+    assert trainer.test_on_batch(waveforms, labels)[0] == pytest.approx(
+        np.mean([np.logaddexp(0, -(2 * labels - 1) * logits[:, [column]]) for column in (0, 1)]), rel=1e-4
+    )
+    np.testing.assert_allclose(model.predict_on_batch(waveforms), logits.mean(axis=1, keepdims=True), atol=1e-5)
+
+
 def test_measuring_the_speed_leaves_no_trace(tables):
     config = tiny_config()
     model, _ = compile_model(config)
