@@ -4,9 +4,10 @@
     python cross_validate.py --data wild --recipe resnet_wild --model lcnn --conditions clean,1s,mp3
 
 Takes every option of main.py but --split. Nothing is chosen on the pages that measure: the last epoch is kept
-(`--select last`). Each clip is scored once, by the model that heard nothing of its page, clean and in every condition
-of robustness.py. The folder runs/cv-<key> holds a run folder for each part, scores_<condition>.csv and figures.csv;
-the key stands for all settings, so the same command goes on where it was stopped.
+(`--select last`). Each clip is judged once, as predict_audio judges it, by the model that heard nothing of its page,
+clean and in every condition of robustness.py. The folder runs/cv-<key> holds a run folder for each part,
+scores_<condition>.csv and figures.csv; the key stands for all settings, so the same command goes on where it was
+stopped.
 """
 
 from dataclasses import replace
@@ -21,7 +22,7 @@ from compare import finished_run
 from config import BONAFIDE, SPOOF, Config, settings_key
 from errors import UserError, run_command
 from experiment import carry_out, prepare_tables
-from inference import score_clips
+from inference import judge_clips
 from main import configure, training_options
 from metrics import bootstrap_intervals, compute_eer
 from model import load_model
@@ -57,7 +58,7 @@ def out_of_fold_scores(
     parts = []
     for fold, (run, table) in runs.items():
         reader = ConditionReader(table, CONDITIONS[condition][1], seed)
-        rows, logits = score_clips(load_model(run), reader, f"{condition}, {fold}")
+        rows, logits = judge_clips(load_model(run), reader, f"{condition}, {fold}")
         for reason in reader.new_failures():
             print(f"left out: {reason}")
         parts.append(table.iloc[rows].assign(fold=fold, spoof_logit=logits))

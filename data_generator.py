@@ -61,6 +61,13 @@ class ClipReader:
             self._cache.put(row, pcm)
         return pcm.astype(np.float32) / PCM_SCALE
 
+    def read_or_none(self, row: int) -> np.ndarray | None:
+        """The whole clip, or None where it cannot be read: `failures` then says why."""
+        try:
+            return self.read(row)
+        except AudioError:
+            return None
+
     def new_failures(self) -> list[str]:
         """The reasons of failures that this has not returned before."""
         fresh = [path for path in list(self.failures) if path not in self._told]

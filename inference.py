@@ -15,7 +15,9 @@ without one it is the plain sigmoid of the logit.
 
 import html
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ from model import SpoofLogit, find_model, load_model, spoof_logits
 DEFAULT_MODEL = "resmax"
 POOLING = "mean logit of half-overlapping windows"
 WINDOWS_AT_ONCE = 8  # 2 GB with AASIST
+CLIPS_AT_ONCE = 64  # in memory
 NO_OPERATING_POINT = "the model carries no threshold: logit 0 is used"
 CSV_COLUMNS = (
     "path",
@@ -227,6 +230,28 @@ def score_clips(
     if not rows:
         raise UserError(f"{what}: none of {len(reader)} clips could be read; the first: {first_failure(reader)}")
     return np.concatenate(rows), np.concatenate(logits)
+
+
+def judge_clips(model: keras.Model, reader: ClipReader, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that could be read and their logits as predict_audio has them, of all windows of every clip."""
+    rows, logits = [], []
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=len(reader), desc=what, leave=False, disable=None) as bar,
+    ):
+        for first in range(0, len(reader), CLIPS_AT_ONCE):
+            chunk = range(first, min(first + CLIPS_AT_ONCE, len(reader)))
+            clips = {row: clip for row, clip in zip(chunk, pool.map(reader.read_or_none, chunk), strict=True)}
+            windows = {row: cut_windows(clip, input_samples(model)) for row, clip in clips.items() if clip is not None}
+            if windows:
+                each = window_logits(model, [window for parts in windows.values() for window in parts])
+                starts = np.cumsum([0, *map(len, windows.values())])[:-1]
+                logits.append(np.add.reduceat(each, starts) / [len(parts) for parts in windows.values()])
+                rows.extend(windows)
+            bar.update(len(chunk))
+    if not rows:
+        raise UserError(f"{what}: none of {len(reader)} clips could be read; the first: {first_failure(reader)}")
+    return np.array(rows), np.concatenate(logits)
 
 
 def first_failure(reader: ClipReader) -> str:

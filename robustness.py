@@ -2,8 +2,9 @@
 
     python robustness.py runs/<run> --data DIR [--split dev] [--conditions clean,mp3,1s] [--limit N] [--out table.csv]
 
-Both classes go through every condition. What is random in it comes from the seed and the clip's place in the table,
-so two models hear the same. FAR and FRR are at the model's own threshold, which no condition moves.
+Both classes go through every condition, and a clip is judged as predict_audio judges it, from all its windows. What is
+random in a condition comes from the seed and the clip's place in the table, so two models hear the same. FAR and FRR
+are at the model's own threshold, which no condition moves.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from backend import keras
 from config import SAMPLE_RATE
 from data_generator import ClipReader
 from errors import CommandParser, UserError, run_command
-from inference import operating_point, score_clips
+from inference import judge_clips, operating_point
 from metrics import bootstrap_intervals, compute_eer, threshold_metrics
 from model import load_model
 from score import add_clip_arguments, chosen_clips
@@ -71,7 +72,7 @@ class ConditionReader(ClipReader):
 
 def measure(model: keras.Model, reader: ConditionReader, name: str) -> dict[str, Any]:
     """EER with its 95 % interval, FAR and FRR of the clips of a reader."""
-    which, logits = score_clips(model, reader, name)
+    which, logits = judge_clips(model, reader, name)
     scores, labels = -logits.astype(np.float64), reader.labels[which]
     if len(set(labels)) < 2:
         raise UserError(f"{name}: readable clips of one class only; error rates need both")

@@ -20,7 +20,9 @@ from inference import (
     POOLING,
     calibration_note,
     cut_windows,
+    judge_clips,
     predict_audio,
+    predict_folder,
     predict_waveform,
     quality_warnings,
     score_clips,
@@ -160,6 +162,20 @@ def test_a_clip_scores_the_same_alone_in_a_batch_and_in_a_table(model, folder):
     alone = [predict_audio(model, clip)["logit"] for clip in clips]
     assert rows.tolist() == [0, 1]
     np.testing.assert_allclose(logits, alone, atol=1e-4)  # the convolutions add up in another order
+
+
+def test_a_table_is_judged_as_its_files_are(model, folder):
+    files = sorted((folder / "clips").rglob("*.*"))
+    table = pd.DataFrame({"path": list(map(str, files)), "label": 0})
+    reader = ClipReader(table)
+    rows, logits = judge_clips(model, reader, "test")
+    results = [result for _, result in predict_folder(model, files)]
+    good = [row for row, result in enumerate(results) if not isinstance(result, AudioError)]
+    assert rows.tolist() == good and 0 < len(reader.failures) == len(files) - len(good)
+    assert max(results[row]["windows"] for row in good) > 1
+    np.testing.assert_allclose(logits, [results[row]["logit"] for row in good], atol=1e-4)
+    with pytest.raises(UserError, match=r"nothing: none of 1 clips could be read; the first: .*gone\.wav"):
+        judge_clips(model, ClipReader(pd.DataFrame({"path": ["gone.wav"], "label": [0]})), "nothing")
 
 
 def test_a_long_clip_is_the_mean_of_its_windows(model):

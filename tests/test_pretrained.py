@@ -10,7 +10,7 @@ import inference
 from backend import keras
 from data_generator import ClipReader
 from data_utils import read_dataset
-from inference import DEFAULT_MODEL, predict_audio, score_clips
+from inference import DEFAULT_MODEL, judge_clips, predict_audio
 from metrics import compute_eer
 from model import PRETRAINED, load_model, parameter_count, read_card, spoof_logits
 from ship import check_signal
@@ -75,7 +75,7 @@ def test_better_than_chance_on_data_it_was_not_trained_on(name, shared_data):
     table = read_dataset(shared_data / "LA").usable(allow_missing=True)
     table = table[table["split"].isin(["train", "dev"])].reset_index(drop=True)
     reader = ClipReader(table)
-    rows, logits = score_clips(load_model(name), reader, "LA")
+    rows, logits = judge_clips(load_model(name), reader, "LA")
     eer = compute_eer(-logits.astype(np.float64), reader.labels[rows])[0]
     assert eer == pytest.approx(
         read_card(PRETRAINED / f"{name}.keras")["elsewhere"]["ASVspoof 2019 LA"]["eer"], abs=0.03
