@@ -13,12 +13,22 @@ the figures and report.html, which shows all of it.
 
 import argparse
 import json
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from augmentation import AUGMENTATIONS, Augmenter
-from config import CHOICES, Config, TrainingConfig, check_training, feature_config, read_config
+from config import (
+    CHOICES,
+    SAMPLE_RATE,
+    Config,
+    FeatureConfig,
+    TrainingConfig,
+    check_training,
+    feature_config,
+    read_config,
+)
 from errors import CommandParser, UserError, run_command
 from experiment import carry_out, prepare_tables
 from recipes import load_recipe
@@ -67,6 +77,14 @@ def positive(text: str) -> int:
     return value
 
 
+def positive_number(text: str) -> float:
+    """An argument type for finite numbers above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError
+    return value
+
+
 def training_options() -> CommandParser:
     """The parser of all that says what to train and how."""
     parser = CommandParser(
@@ -92,6 +110,8 @@ def training_options() -> CommandParser:
     add("--model", metavar="NAME", help="another network, on the front end it is meant for")
     add("--model-arg", type=assignment, action="append", metavar="K=V", help="an argument of the network; repeatable")
     add("--features", metavar="KIND", help="front end: log_stft, mel, lfcc, cqt, raw")
+    add("--seconds", type=positive_number, metavar="S", help="how much of a clip the network hears at once")
+    add("--window", type=positive, metavar="N", help="samples of an STFT's window (log_stft, mel)")
     add("--split", metavar="NAME", help=", ".join(SPLITS))
     add("--sample", type=float, metavar="SHARE", help="train on this share, classes and attacks kept in proportion")
     add("--limit", type=positive, metavar="N", help="about N clips a split, every attack at least once: a quick look")
@@ -190,6 +210,7 @@ def configure(arguments: argparse.Namespace, recipe: str | None = None) -> Confi
         config = replace(config, model_args={**config.model_args, **dict(arguments.model_arg)})
     if arguments.features is not None:
         config = replace(config, features=feature_config(arguments.features))
+    config = replace(config, features=changed_features(config.features, arguments))
     changes = {f.name: given[f.name] for f in fields(TrainingConfig) if f.name in given}
     if changes.get("balance", "weights") != "weights":
         changes.setdefault("bonafide_weight", OFF)  # the recipe's goes with it
@@ -213,6 +234,17 @@ def configure(arguments: argparse.Namespace, recipe: str | None = None) -> Confi
     if training.augment:
         Augmenter(training.augment, training.augment_probability, training.augment_only)
     return config
+
+
+def changed_features(features: FeatureConfig, arguments: argparse.Namespace) -> FeatureConfig:
+    """A front end with the length and the window that the command line wants."""
+    if arguments.seconds is not None:
+        features = replace(features, samples=max(1, round(arguments.seconds * SAMPLE_RATE)))
+    if arguments.window is not None:
+        if features.kind not in ("log_stft", "mel"):
+            raise UserError(f"--window has no effect on {features.kind}; log_stft and mel have one")
+        features = replace(features, window=arguments.window)
+    return features
 
 
 def refuse_without_effect(config: Config, changes: dict[str, Any]) -> None:

@@ -186,6 +186,8 @@ def test_ctrl_c_says_how_to_go_on(corpus, tmp_path):
         (["--data", "CORPUS", "--sample", "1.5"], "from 0 to 1"),
         (["--config", "none.json"], "none.json"),
         (["--data", "CORPUS", "--features", "raw"], "network resmax on raw"),
+        (["--data", "CORPUS", "--model", "lcnn", "--window", "512"], "--window has no effect on lfcc"),
+        (["--data", "CORPUS", "--seconds", "nan"], "--seconds: invalid positive_number value"),
         (["--recipe", "resmax_la", "--config", "none.json"], "give one of them"),
         (["--data", "CORPUS", "--bonafide-weight", "5", "--balance", "sampling"], "no effect with balance sampling"),
         (["--data", "CORPUS", "--schedule", "linear"], "valid: sigmoid, cosine, halving, constant"),
@@ -339,6 +341,8 @@ def test_another_network_comes_on_its_own_front_end():
     assert (config.model, config.features, config.model_args) == ("lcnn", feature_config("lfcc"), {"embedding": 64})
     config = configure(training_options().parse_args(["--demo", "--model", "lcnn", "--features", "mel"]))
     assert config.features == feature_config("mel")
+    config = configure(training_options().parse_args(["--demo", "--seconds", "2.5", "--window", "512"]))
+    assert config.features == replace(load_recipe("resmax_demo").features, samples=40_000, window=512)
 
 
 def test_a_damaged_config_among_the_runs_blocks_nothing(tmp_path, capsys):
