@@ -119,8 +119,10 @@ class PatchNormalisation(layers.Layer):
 
     def _around(self, x):
         margin = self.size // 2
-        padded = ops.pad(x, [[0, 0], [margin, margin], [margin, margin], [0, 0]], mode="reflect")
-        return ops.average_pool(padded, self.size, strides=1, padding="valid", data_format="channels_last")
+        x = ops.pad(x, [[0, 0], [margin, margin], [margin, margin], [0, 0]], mode="reflect")
+        for patch in ((self.size, 1), (1, self.size)):  # one after the other: a sixth of the work
+            x = ops.average_pool(x, patch, strides=1, padding="valid", data_format="channels_last")
+        return x
 
     def compute_output_shape(self, input_shape):
         return input_shape
