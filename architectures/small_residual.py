@@ -6,8 +6,8 @@ neighbourhood; `envelope`, all but a microphone's mean. Every convolution is nor
 deviation over time. With ReLU or max-feature-maps (as in ResMax, Kwak et al., ICPR 2020). TRAINING.md says what each
 of these brought.
 
-    small_resnet   550 K parameters a column, ReLU; three of half the width are what ships
-    tiny_resnet     90 K, for a browser or a telephone
+    small_resnet   550 K parameters a column, ReLU; four of half the width are what ships
+    tiny_resnet     99 K in two columns, for a browser or a telephone
     small_resmax   410 K, max-feature-maps
 """
 
@@ -63,8 +63,8 @@ def _column(inputs, width: float, sight: str):
 
 
 def tiny_resnet(input_shape: tuple[int, int, int], dropout: float = 0.1) -> keras.Model:
-    """small_resnet of two fifths of the width."""
-    return small_resnet(input_shape, width=0.4, dropout=dropout)
+    """small_resnet of two columns, each of three tenths of the width."""
+    return small_resnet(input_shape, width=0.3, dropout=dropout, sees="fine,patches")
 
 
 def small_resmax(
