@@ -104,7 +104,7 @@ def card_rows(card: dict[str, Any]) -> dict[str, str]:
         **{f"EER on {name}": equal_errors(report) for name, report in metrics.items()},
     }
     if apart := card.get("leave_pages_out"):
-        rows["EER on pages it had not heard"] = page_errors(apart)
+        rows["EER on pages it had not heard"] = unheard_pages(apart)
     if decision := metrics.get("eval", {}).get("decision"):
         rows["At its threshold, on eval"] = (
             f"{100 * decision['frr']:.1f} % of the recordings called synthetic, "
@@ -117,7 +117,7 @@ def counted(clips: dict[str, int]) -> str:
     return f"{clips['bonafide']:,} recorded, {clips['spoof']:,} synthetic"
 
 
-def page_errors(apart: dict[str, dict[str, float]]) -> str:
+def unheard_pages(apart: dict[str, dict[str, float]]) -> str:
     """The EER of a detector that ships, as clips are and in its worst condition, with the interval over pages."""
 
     def shown(row: dict[str, float]) -> str:
