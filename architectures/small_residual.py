@@ -6,7 +6,7 @@ neighbourhood; `envelope`, all but a microphone's mean. Every convolution is nor
 deviation over time. With ReLU or max-feature-maps (as in ResMax, Kwak et al., ICPR 2020). TRAINING.md says what each
 of these brought.
 
-    small_resnet   550 K parameters a column, ReLU; four of half the width are what ships
+    small_resnet   550 K parameters a column, ReLU; one of half the width, 138 K, is what ships
     tiny_resnet     99 K in two columns, for a browser or a telephone
     small_resmax   410 K, max-feature-maps
 """

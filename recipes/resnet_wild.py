@@ -15,11 +15,11 @@ PUBLISHED = "-"
 RECIPE = Config(
     recipe="resnet_wild",
     model="small_resnet",
-    model_args={"width": 0.5, "sees": "fine,patches,fine,patches"},
-    features=FeatureConfig("log_stft", 32_000, window=512),
+    model_args={"width": 0.5},
+    features=FeatureConfig("log_stft", window=512),
     training=TrainingConfig(
         split="pages-1-of-4",
-        epochs=(3,),
+        epochs=(4,),
         learning_rate=(2e-3,),
         schedule="cosine",
         batch_size=32,
