@@ -241,7 +241,7 @@ def judge_clips(model: keras.Model, reader: ClipReader, what: str) -> tuple[np.n
     ):
         for first in range(0, len(reader), CLIPS_AT_ONCE):
             chunk = range(first, min(first + CLIPS_AT_ONCE, len(reader)))
-            clips = {row: clip for row, clip in zip(chunk, pool.map(reader.read_or_none, chunk), strict=True)}
+            clips = dict(zip(chunk, pool.map(reader.read_or_none, chunk), strict=True))
             windows = {row: cut_windows(clip, input_samples(model)) for row, clip in clips.items() if clip is not None}
             if windows:
                 each = window_logits(model, [window for parts in windows.values() for window in parts])
