@@ -227,8 +227,7 @@ def score_clips(
     for waveforms, numbers in tqdm(batches, desc=what, unit="batch", leave=False, disable=None):
         rows.append(np.asarray(numbers))
         logits.append(logits_of(model, np.asarray(waveforms)))
-    if not rows:
-        raise UserError(f"{what}: none of {len(reader)} clips could be read; the first: {first_failure(reader)}")
+    refuse_nothing(rows, reader, what)
     return np.concatenate(rows), np.concatenate(logits)
 
 
@@ -249,13 +248,15 @@ def judge_clips(model: keras.Model, reader: ClipReader, what: str) -> tuple[np.n
                 logits.append(np.add.reduceat(each, starts) / [len(parts) for parts in windows.values()])
                 rows.extend(windows)
             bar.update(len(chunk))
-    if not rows:
-        raise UserError(f"{what}: none of {len(reader)} clips could be read; the first: {first_failure(reader)}")
+    refuse_nothing(rows, reader, what)
     return np.array(rows), np.concatenate(logits)
 
 
-def first_failure(reader: ClipReader) -> str:
-    return next(iter(reader.failures.values()), "no clips")
+def refuse_nothing(rows: list, reader: ClipReader, what: str) -> None:
+    """One line where no clip at all could be read."""
+    if not rows:
+        first = next(iter(reader.failures.values()), "no clips")
+        raise UserError(f"{what}: none of {len(reader)} clips could be read; the first: {first}")
 
 
 def find_audio(names: Iterable[str | Path]) -> list[Path]:

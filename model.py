@@ -227,12 +227,17 @@ def network_of(model: keras.Model) -> keras.Model:
     raise UserError(f"model {model.name} holds no network with a layer `logit`")
 
 
-@lru_cache(maxsize=2)  # a new model is a new graph to trace
-def embedding_model(model: keras.Model) -> keras.Model:
-    """Waveform (b, samples) -> what enters the last layer of the network, sharing a model's weights."""
+def ending_at(model: keras.Model, inside: keras.KerasTensor) -> keras.Model:
+    """Waveform (b, samples) -> a tensor inside the network, sharing a model's weights."""
     network = network_of(model)
     features = model.layers[model.layers.index(network) - 1].output
-    return keras.Model(model.input, keras.Model(network.input, network.get_layer("logit").input)(features))
+    return keras.Model(model.input, keras.Model(network.input, inside, name=network.name)(features))
+
+
+@lru_cache(maxsize=2)  # a new model is a new graph to trace
+def embedding_model(model: keras.Model) -> keras.Model:
+    """Waveform (b, samples) -> what enters the last layer of the network."""
+    return ending_at(model, network_of(model).get_layer("logit").input)
 
 
 def class_logits(model: keras.Model, waveforms: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ from errors import UserError, ctrl_c
 from inference import score_clips
 from losses import ClassAccuracy, make_loss
 from metrics import compute_eer
-from model import build_model, save_model
+from model import build_model, ending_at, network_of, save_model
 from optimizers import make_optimizer
 from plots import learning_curves
 from schedule import Stage, learning_rate, plan_stages
@@ -168,13 +168,11 @@ def compile_model(config: Config) -> tuple[keras.Model, keras.Model]:
     """
     training = config.training
     model = trainer = build_model(config)
-    network = model.get_layer(config.model)
-    inner = [layer for layer in network.layers if layer.name in ("cosines", "column_logits")]
     of_cosines = training.loss == "p2sgrad"
-    if inner and (of_cosines or inner[0].name == "column_logits"):
-        watched = keras.Model(network.input, inner[0].output, name=config.model)
-        features = model.layers[model.layers.index(network) - 1].output
-        trainer = keras.Model(model.input, watched(features))
+    watched = "cosines" if of_cosines else "column_logits"
+    for layer in network_of(model).layers:
+        if layer.name == watched:
+            trainer = ending_at(model, layer.output)
     trainer.compile(
         make_optimizer(training.sam, global_clipnorm=training.clip_norm, weight_decay=training.weight_decay),
         make_loss(training.loss),
