@@ -20,7 +20,10 @@ BONAFIDE, SPOOF = 0, 1
 SAMPLE_RATE = 16_000
 SCORE_CONVENTION = "cm_score = -spoof_logit; higher = more bona fide"
 # columns of the one table that every dataset becomes
-TABLE_COLUMNS = ("path", "label", "attack", "speaker", "split", "dataset", "utterance_id", "page", "kind", "source")
+TABLE_COLUMNS = (
+    *("path", "label", "attack", "speaker", "split", "dataset", "utterance_id"),
+    *("page", "kind", "family", "source"),
+)
 
 
 @dataclass(frozen=True)

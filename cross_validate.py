@@ -30,7 +30,7 @@ from robustness import CONDITIONS, ConditionReader, chosen_conditions
 from splits import PAGE_SPLITS
 
 FOLDS = list(PAGE_SPLITS)
-KEPT = ["utterance_id", "page", "kind", "attack", "label", "fold", "spoof_logit"]  # columns of a table of scores
+KEPT = ["utterance_id", "page", "kind", "family", "attack", "label", "fold", "spoof_logit"]  # columns of scores
 
 
 def fold_config(config: Config, fold: str) -> Config:
@@ -98,6 +98,18 @@ def kind_errors(scores: pd.DataFrame) -> pd.Series:
     )
 
 
+def unheard_families(scores: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
+    """Figures of all recordings and of the fakes of families (attacks, where none is named) that one part alone holds.
+
+    The model that judged such a fake had heard neither its page nor its family. Empty where there is none.
+    """
+    family = scores["family"].where(scores["family"] != "-", scores["attack"])
+    unheard = (scores["label"] == SPOOF) & scores.groupby(family)["fold"].transform("nunique").eq(1)
+    if not unheard.any():
+        return {}
+    return {"fakes": int(unheard.sum()), **figures(scores[unheard | (scores["label"] == BONAFIDE)], seed)}
+
+
 def format_figures(condition: str, row: dict[str, Any]) -> str:
     def interval(name: str) -> str:
         return f"[{100 * row[f'low_{name}']:.1f}, {100 * row[f'high_{name}']:.1f}]"
@@ -138,6 +150,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"  {100 * error:5.1f} %  {page}  ({counts[BONAFIDE]} bona fide, {counts[SPOOF]} spoof)")
     for kind, error in kind_errors(clean).items():
         print(f"{100 * error:5.1f} %  {kind} against all recordings ({(clean['kind'] == kind).sum()} clips)")
+    if unheard := unheard_families(clean, config.training.seed):
+        print(f"{100 * unheard['eer']:5.1f} %  families that one part alone holds ({unheard['fakes']} clips)")
     print(f"folder {folder}")
     return 0
 

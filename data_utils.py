@@ -4,8 +4,8 @@
     python data_utils.py DIR --split attack-held-out  the same, and what a split makes of it
 
 Understood: ASVspoof 2019 LA / PA, 2021 LA / DF / PA (keys optional), ASVspoof 5, In-the-Wild, a folder with
-bonafide/ and spoof/ (also below train/, dev/, eval/), a CSV / TSV (path,label[,attack,speaker,split,page,kind,source]).
-Lists are found by their content, wherever the tree sits.
+bonafide/ and spoof/ (also below train/, dev/, eval/), a CSV / TSV
+(path,label[,attack,speaker,split,page,kind,family,source]). Lists are found by their content, wherever the tree sits.
 `protocols.py` says what they look like, `splits.py` divides the table, `dataset_report.py` counts and prints.
 """
 
@@ -217,7 +217,7 @@ def _read_folders(root: Path, audio: list[str]) -> Dataset | None:
                 below = parts[len(container) + 1 : -1]
                 attack = "-" if label == BONAFIDE else below[0] if below else UNKNOWN_ATTACK
                 name = "/".join(parts)
-                rows.append((name, label, attack, UNKNOWN_SPEAKER, split, name, UNKNOWN_PAGE, "-", "-"))
+                rows.append((name, label, attack, UNKNOWN_SPEAKER, split, name, UNKNOWN_PAGE, "-", "-", "-"))
                 paths.append(str(root.joinpath(*parts)))
     table = _table(pd.DataFrame(rows, columns=list(ROW_COLUMNS)), paths, root.name)
     extra = sorted(set(audio) - set(paths))

@@ -22,7 +22,7 @@ UNLABELLED = -1  # a row of ASVspoof 2021 read without its keys: it can be score
 UNKNOWN_ATTACK = "unknown"  # spoof, but the dataset does not say which system made it
 UNKNOWN_SPEAKER = "-"
 UNKNOWN_PAGE = "-"
-ROW_COLUMNS = ("file", "label", "attack", "speaker", "split", "utterance_id", "page", "kind", "source")
+ROW_COLUMNS = ("file", "label", "attack", "speaker", "split", "utterance_id", "page", "kind", "family", "source")
 
 SPELLINGS = {  # in lower case, without hyphens, underscores and blanks
     **dict.fromkeys(("bonafide", "genuine", "human", "real"), BONAFIDE),
@@ -45,6 +45,7 @@ HEADER_WORDS = {  # per column, the names it goes by; the first that a header ha
     "split": "split",
     "page": "page repo repository",  # where clips come from together: never on both sides of a fair split
     "kind": "kind",  # of synthesis: tts, vc, vocoder, codec ...
+    "family": "family",  # what several attacks share: one vocoder, one way of making speech
     "source": "source",  # names a recording: its own row and those of the copies made of it say the same
     "score": "score cm_score scores",
     "spoof_logit": "spoof_logit",
@@ -184,9 +185,10 @@ def to_rows(path: Path, numbers: Sequence[int], columns: dict[str, Sequence[str]
             "speaker": [speaker or UNKNOWN_SPEAKER for speaker in columns.get("speaker", unknown)],
             "utterance_id": utterances,
             "page": [page or UNKNOWN_PAGE for page in columns.get("page", unknown)],
-            "kind": [
-                "-" if k != SPOOF else kind or "-" for k, kind in zip(labels, columns.get("kind", unknown), strict=True)
-            ],
+            **{
+                name: [word if k == SPOOF and word else "-" for k, word in zip(labels, words, strict=True)]
+                for name, words in ((name, columns.get(name, unknown)) for name in ("kind", "family"))
+            },
             "source": [source or "-" for source in columns.get("source", unknown)],
             "line": numbers,
         }
@@ -274,7 +276,7 @@ def read_columns(path: Path) -> tuple[list[int], dict[str, list[str]]] | None:
 
 
 def read_sheet(path: Path) -> pd.DataFrame:
-    """Read a CSV / TSV with the header path,label[,attack,speaker,split,page,kind,source] as ROW_COLUMNS and `line`."""
+    """Read a CSV / TSV, path,label[,attack,speaker,split,page,kind,family,source], as ROW_COLUMNS and `line`."""
     found = read_columns(path)
     if found is None or "key" not in found[1]:
         header = first_line(path).strip()[:120]

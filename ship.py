@@ -20,7 +20,7 @@ import pandas as pd
 from backend import keras
 from calibration import operating_point
 from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, Config, read_config
-from cross_validate import figures, fold_config, kind_errors, page_errors
+from cross_validate import figures, fold_config, kind_errors, page_errors, unheard_families
 from data_utils import read_dataset
 from errors import CommandParser, UserError, run_command
 from experiment import claimed, environment, logged
@@ -108,6 +108,7 @@ def make_card(config: Config, clips: pd.DataFrame, scores: dict[str, pd.DataFram
         "leave_pages_out": {name: figures(part) for name, part in scores.items()},
         "leave_pages_out_by_page": page_errors(clean).round(4).to_dict(),
         "leave_pages_out_by_kind": kind_errors(clean).round(4).to_dict(),
+        "leave_pages_and_families_out": unheard_families(clean),
         "environment": environment(),
     }
 

@@ -7,7 +7,7 @@ import soundfile
 
 import cross_validate
 from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF
-from cross_validate import figures, kind_errors, page_errors
+from cross_validate import figures, kind_errors, page_errors, unheard_families
 from data_utils import read_dataset
 from errors import run_command
 from metrics import compute_eer
@@ -93,6 +93,18 @@ def test_kinds_are_measured_against_all_recordings():
     rows = [("p", BONAFIDE, 0.0), ("q", BONAFIDE, 1.0), ("p", SPOOF, 2.0), ("p", SPOOF, -1.0), ("q", SPOOF, 0.5)]
     scores = scored(rows).assign(kind=["-", "-", "tts", "vc", "-"])
     assert kind_errors(scores).to_dict() == {"tts": 0.0, "vc": 1.0}
+
+
+def test_families_that_two_parts_hold_were_heard():
+    rows = [("p", BONAFIDE, 0.0), ("q", BONAFIDE, 1.0), *[("p", SPOOF, 2.0), ("q", SPOOF, -1.0)] * 2]
+    scores = scored(rows).assign(
+        fold=["pages-1-of-4", "pages-2-of-4"] * 3,
+        family=["-", "-", "VITS", "VITS", "WaveNet", "-"],  # of the last, its attack stands for it
+        attack=["-", "-", "a", "b", "c", "d"],
+    )
+    unheard = unheard_families(scores)
+    assert unheard["fakes"] == 2 and unheard["clips"] == 4 and unheard["eer"] == 0.5
+    assert unheard_families(scores[scores["family"] == "VITS"]) == {}
 
 
 @pytest.mark.parametrize(

@@ -320,6 +320,12 @@ def test_a_csv_names_the_page_of_each_clip(tmp_path, header):
     assert read_dataset(tmp_path / "set").table["page"].tolist() == ["-", "-"]
 
 
+def test_a_csv_names_kind_and_family_of_fakes(tmp_path):
+    lines = ["path,label,kind,family", "a.wav,spoof,vc,HiFi-GAN", "b.wav,bonafide,recorded,none", "c.wav,spoof,,"]
+    table = read_dataset(write(tmp_path / "list.csv", lines)).table
+    assert table["kind"].tolist() == ["vc", "-", "-"] and table["family"].tolist() == ["HiFi-GAN", "-", "-"]
+
+
 def test_csv_with_every_column_and_an_absolute_path(tmp_path):
     away = audio(tmp_path / "away" / "x.flac")
     audio(tmp_path / "set" / "a" / "y.wav")

@@ -41,12 +41,12 @@ def cross_validation(folder: Path, data: Path, config: Config, seed: int) -> Pat
 def data(tmp_path, monkeypatch) -> Path:
     """A list of 160 clips of eight pages; and an empty pretrained/."""
     rows = [
-        (f"{i}.wav", LABELS[i % 2], f"A{i % 3}" if i % 2 else "-", f"page{i % 8}", "vc" if i % 2 else "-")
+        (f"{i}.wav", LABELS[i % 2], f"A{i % 3}" if i % 2 else "-", f"page{i % 8}", *["vc" if i % 2 else "-"] * 2)
         for i in range(160)
     ]
     folder = tmp_path / "mine"
     folder.mkdir()
-    table = pd.DataFrame(rows, columns=["path", "label", "attack", "page", "kind"])
+    table = pd.DataFrame(rows, columns=["path", "label", "attack", "page", "kind", "family"])
     table.to_csv(folder / "clips.csv", index=False)
     for path in table["path"]:
         (folder / path).touch()
@@ -89,6 +89,7 @@ def test_the_detector_that_ships(folder, trained, tmp_path, capsys):
     assert set(card["leave_pages_out"]) == {"clean", "1s"}
     assert card["leave_pages_out"]["clean"]["eer"] < card["leave_pages_out"]["1s"]["eer"]
     assert set(card["leave_pages_out_by_kind"]) == {"vc"}
+    assert card["leave_pages_and_families_out"]["fakes"] == 80  # the only part here
     assert len(card["leave_pages_out_by_page"]) == 0  # here each page has one class
 
     together = pd.concat([pd.read_csv(file) for file in folder.glob("scores_*.csv")])

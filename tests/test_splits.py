@@ -19,7 +19,7 @@ def make_table(rows):
     table = pd.DataFrame(rows, columns=["label", "attack", "speaker", "split"])
     table["utterance_id"] = [f"u{i}" for i in range(len(table))]
     table["path"] = [f"/x/{u}.flac" for u in table["utterance_id"]]
-    table = table.assign(dataset="made", page="-", kind="-", source="-")
+    table = table.assign(dataset="made", page="-", kind="-", family="-", source="-")
     table.index = np.random.default_rng(0).permutation(len(table)) + 7
     return table[list(TABLE_COLUMNS)]
 
