@@ -1,11 +1,12 @@
 """Train the detector that ships, on all pages, once cross_validate.py has shown what to expect of it.
 
     python ship.py runs/cv-<key> --name resmax       # writes pretrained/resmax.keras and its card resmax.json
+    python ship.py runs/cv-<key> runs/cv-<other key> --name resmax       # columns of small_resnet, as one network
 
-The settings are those of the cross-validation. What the card says of errors, thresholds and calibration is from there
-as well: from the logits that every clip got, in every condition that was measured, from a model that had heard nothing
-of its page. A run that was stopped goes on. `--about FILE` adds a JSON object to the card (limits, licence, results
-elsewhere).
+The settings are those of the cross-validation; several differ in their seed and in what small_resnet sees. What the
+card says of errors, thresholds and calibration is from there as well: from the logits that every clip got, in every
+condition that was measured, from a model that had heard nothing of its page. A run that was stopped goes on. `--about
+FILE` adds a JSON object to the card (limits, licence, results elsewhere).
 """
 
 import argparse
@@ -17,9 +18,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from architectures.small_residual import joined
 from backend import keras
 from calibration import operating_point
-from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, Config, read_config
+from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, Config, read_config, settings_key
 from cross_validate import figures, fold_config, kind_errors, page_errors, unheard_families
 from data_utils import read_dataset
 from errors import CommandParser, UserError, run_command
@@ -29,6 +31,7 @@ from model import (
     PRETRAINED,
     build_model,
     load_model,
+    network_of,
     parameter_count,
     save_model,
     set_operating_point,
@@ -69,20 +72,49 @@ def dataset_name(place: str | None) -> str | None:
     return place and (Path(place).parent if Path(place).is_file() else Path(place)).resolve().name
 
 
-def read_scores(folder: Path) -> dict[str, pd.DataFrame]:
-    """The out-of-fold scores of a cross-validation by condition."""
-    files = sorted(folder.glob("scores_*.csv"))
-    if not files:
-        raise UserError(f"{folder}: holds no scores_<condition>.csv; a folder of cross_validate.py is needed")
-    return {file.stem.removeprefix("scores_"): pd.read_csv(file) for file in files}
+def read_scores(folders: dict[Path, Config]) -> dict[str, pd.DataFrame]:
+    """The out-of-fold scores of cross-validations by condition: the mean over the columns of all."""
+    first = next(iter(folders))
+    names = sorted(file.name for file in first.glob("scores_*.csv"))
+    if not names:
+        raise UserError(f"{first}: holds no scores_<condition>.csv; a folder of cross_validate.py is needed")
+    weights, scores = [len(sights(config)) for config in folders.values()], {}
+    for name in names:
+        for folder in folders:
+            if not (folder / name).is_file():
+                raise UserError(f"{folder}: holds no {name}, which {first} does: finish cross_validate.py")
+        tables = [pd.read_csv(folder / name).set_index("utterance_id") for folder in folders]
+        if any(set(table.index) != set(tables[0].index) for table in tables):
+            raise UserError(f"{name} of {', '.join(map(str, folders))}: not the same clips")
+        total = sum(weight * table["spoof_logit"] for weight, table in zip(weights, tables, strict=True))
+        mean = tables[0].assign(spoof_logit=total / sum(weights)).reset_index()
+        scores[name.removeprefix("scores_").removesuffix(".csv")] = mean
+    return scores
 
 
-def read_settings(folder: Path) -> Config:
-    """What a cross-validation trained, without a division into parts."""
-    runs = sorted(folder.glob("*/config.json"))
-    if not runs:
-        raise UserError(f"{folder}: holds no run; a folder of cross_validate.py is needed")
-    return fold_config(read_config(runs[0]), "")
+def sights(config: Config) -> list[str]:
+    """What the columns of a network see; other networks than small_resnet are one column."""
+    return config.model_args.get("sees", "fine").split(",")
+
+
+def read_settings(folders: list[Path]) -> dict[Path, Config]:
+    """What each cross-validation trained, without a division into parts; seed and sights alone may differ."""
+    configs = {}
+    for folder in folders:
+        runs = sorted(folder.glob("*/config.json"))
+        if not runs:
+            raise UserError(f"{folder}: holds no run; a folder of cross_validate.py is needed")
+        configs[folder] = fold_config(read_config(runs[0]), "")
+    if len(configs) > 1 and {config.model for config in configs.values()} != {"small_resnet"}:
+        raise UserError("several folders: columns of small_resnet can be joined, other networks cannot")
+    if len({settings_key(_without_seed_and_sights(config)) for config in configs.values()}) > 1:
+        raise UserError(f"{', '.join(map(str, folders))}: the settings differ in more than seed and sees")
+    return configs
+
+
+def _without_seed_and_sights(config: Config) -> dict[str, Any]:
+    common = {key: value for key, value in config.model_args.items() if key != "sees"}
+    return replace(config, model_args=common, training=replace(config.training, seed=0)).to_dict()
 
 
 def make_card(config: Config, clips: pd.DataFrame, scores: dict[str, pd.DataFrame]) -> dict[str, Any]:
@@ -121,11 +153,17 @@ def check_signal(samples: int) -> np.ndarray:
     return (0.1 * tones * (np.sin(2 * np.pi * 3 * seconds) > 0) + noise).astype(np.float32)
 
 
-def in_float32(model: keras.Model, config: Config) -> keras.Model:
-    """The same weights in full precision: a stranger's processor may have no other, or round another way."""
+def in_float32(models: list[keras.Model], config: Config) -> keras.Model:
+    """The same weights in full precision: a stranger's processor may have no other, or round another way.
+
+    Several models become the one network that gives the mean over their columns.
+    """
     keras.mixed_precision.set_global_policy("float32")
     whole = build_model(config)
-    whole.set_weights(model.get_weights())
+    if len(models) == 1:
+        whole.set_weights(models[0].get_weights())
+    else:
+        joined([network_of(model) for model in models], network_of(whole))
     return whole
 
 
@@ -143,12 +181,18 @@ def trained_on_all(config: Config, clips: pd.DataFrame, run: Path) -> keras.Mode
     return load_model(run)
 
 
-def ship(folder: Path, name: str, about: dict[str, Any]) -> Path:
-    """Train on everything into folder/all, then write the model and its card to pretrained/."""
-    config, scores = read_settings(folder), read_scores(folder)
+def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
+    """Train on everything into folder/all, of each folder; then write the model and its card to pretrained/."""
+    configs = read_settings(folders)
+    scores = read_scores(configs)
+    config = configs[folders[0]]
+    if len(configs) > 1:
+        sees = ",".join(sight for one in configs.values() for sight in sights(one))
+        config = replace(config, model_args={**config.model_args, "sees": sees})
     clips = all_clips(config)
-    model = in_float32(trained_on_all(config, clips, folder / "all"), config)
+    model = in_float32([trained_on_all(one, clips, folder / "all") for folder, one in configs.items()], config)
     card = make_card(config, clips, scores) | {"parameters": parameter_count(model)} | about
+    card["seeds"] = [one.training.seed for one in configs.values()]
     card["check_logit"] = float(spoof_logits(model, check_signal(config.features.samples)[None])[0])
     set_operating_point(model, card["operating_point"])
     PRETRAINED.mkdir(exist_ok=True)
@@ -159,7 +203,7 @@ def ship(folder: Path, name: str, about: dict[str, Any]) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of a cross-validation: runs/cv-<key>")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="of a cross-validation: runs/cv-<key>")
     parser.add_argument("--name", required=True, help="what the detector is called: pretrained/<name>.keras")
     parser.add_argument("--about", type=Path, metavar="FILE", help="JSON to add to the card")
     arguments = parser.parse_args(argv)
@@ -167,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
         about = json.loads(arguments.about.read_text(encoding="utf-8")) if arguments.about else {}
     except (OSError, ValueError) as error:
         raise UserError(f"--about {arguments.about}: not a JSON file ({error})") from error
-    path = ship(arguments.folder, arguments.name, about)
+    path = ship(arguments.folders, arguments.name, about)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB; its card is {path.with_suffix('.json').name}")
     return 0
 

@@ -11,7 +11,9 @@ of these brought.
     small_resmax   410 K, max-feature-maps
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+import numpy as np
 
 from architectures.layers import (
     ColumnLogits,
@@ -50,7 +52,9 @@ def small_resnet(
     columns = [_column(inputs, width, sight) for sight in sees.split(",")]
     if len(columns) == 1:
         return keras.Model(inputs, logit_layer()(embedding(columns[0], dropout)), name="small_resnet")
-    logits = ColumnLogits(len(columns), name="column_logits")(embedding(layers.Concatenate()(columns), dropout))
+    logits = ColumnLogits(len(columns), name="column_logits")(
+        embedding(layers.Concatenate(name="columns")(columns), dropout)
+    )
     return keras.Model(inputs, ColumnMean(name="logit")(logits), name="small_resnet")
 
 
@@ -60,6 +64,25 @@ def _column(inputs, width: float, sight: str):
     for channels, stride in RESNET_BLOCKS:
         x = layers.ReLU()(residual_block(x, round(width * channels), stride, convolution_with_relu))
     return x
+
+
+def joined(networks: list[keras.Model], target: keras.Model) -> None:
+    """Give a small_resnet that sees what several see together their weights: its logit is the mean of all columns'."""
+    parts = [part for network in networks for part in _parts(network)]
+    for (column, _, _), (learned, _, _) in zip(_parts(target), parts, strict=True):
+        column.set_weights(learned.get_weights())
+    _, kernels, biases = zip(*parts, strict=True)
+    target.get_layer("column_logits").set_weights([np.stack(kernels, axis=1), np.stack(biases)])
+
+
+def _parts(network: keras.Model) -> Iterator[tuple[keras.Model, np.ndarray, np.ndarray]]:
+    """Each column of a small_resnet up to its pooling, its kernel (2, channels) and its bias in the logit."""
+    several = any(layer.name == "columns" for layer in network.layers)
+    pictures = network.get_layer("columns").input if several else [network.get_layer("statistics").input]
+    kernel, bias = network.get_layer("column_logits" if several else "logit").get_weights()
+    kernel = kernel.reshape(2, len(pictures), -1)  # of one column (2 c, 1): the means over time, then the deviations
+    for number, picture in enumerate(pictures):
+        yield keras.Model(network.input, picture), kernel[:, number], bias[number]
 
 
 def tiny_resnet(input_shape: tuple[int, int, int], dropout: float = 0.1) -> keras.Model:
@@ -108,4 +131,4 @@ def feature_map_with_norm(x, channels: int, size: int, stride: int = 1):
 
 def embedding(x, dropout: float):
     """(b, t, f, c) -> (b, 2 c)."""
-    return layers.Dropout(dropout)(StatisticsPooling()(x))
+    return layers.Dropout(dropout)(StatisticsPooling(name="statistics")(x))

@@ -14,7 +14,7 @@ from backend import keras
 from config import BONAFIDE, LABELS, SPOOF, Config, FeatureConfig, TrainingConfig
 from errors import run_command
 from inference import operating_point, predict_waveform
-from metrics import error_rates
+from metrics import compute_eer, error_rates
 from model import build_model, load_model, read_card, save_model, spoof_logits
 
 CONFIG = Config(
@@ -107,3 +107,32 @@ def test_the_detector_that_ships(folder, trained, tmp_path, capsys):
 def test_a_folder_that_is_no_cross_validation(tmp_path, capsys):
     assert run_command(lambda: ship.main([str(tmp_path), "--name", "voice"])) == 2
     assert "a folder of cross_validate.py is needed" in capsys.readouterr().err
+
+
+def test_several_ship_as_one_network_that_gives_the_mean_of_their_columns(data, trained, tmp_path, capsys):
+    first = replace(CONFIG, model="small_resnet", model_args={"width": 0.2, "sees": "fine,patches"})
+    second = replace(first, model_args={"width": 0.2})
+    folders = [
+        cross_validation(tmp_path / "runs" / f"cv-{seed}", data, config, seed)
+        for seed, config in enumerate((first, second), start=1)
+    ]
+    assert run_command(lambda: ship.main([*map(str, folders), "--name", "voice"])) == 0
+    detector, signal = load_model("voice"), ship.check_signal(16_000)[None]
+    apart = [spoof_logits(load_model(folder / "all"), signal)[0] for folder in folders]
+    assert apart[0] != pytest.approx(apart[1], abs=1e-3)
+    assert spoof_logits(detector, signal)[0] == pytest.approx((2 * apart[0] + apart[1]) / 3, abs=1e-4)
+    card = read_card(tmp_path / "pretrained" / "voice.keras")
+    assert card["seeds"] == [1, 2] and card["config"]["model_args"]["sees"] == "fine,patches,fine"
+    alone = [ship.read_scores(ship.read_settings([folder]))["clean"] for folder in folders]
+    errors = [compute_eer(-scores["spoof_logit"], scores["label"])[0] for scores in alone]
+    assert card["leave_pages_out"]["clean"]["eer"] < min(errors)  # chance errors of the two cancel
+
+    other = cross_validation(tmp_path / "cv-3", data, replace(first, training=TrainingConfig(epochs=(9,))), 3)
+    assert run_command(lambda: ship.main([str(folders[0]), str(other), "--name", "voice"])) == 2
+    assert "differ in more than seed and sees" in capsys.readouterr().err
+    cnn = cross_validation(tmp_path / "cv-4", data, CONFIG, 4)
+    assert run_command(lambda: ship.main([str(folders[0]), str(cnn), "--name", "voice"])) == 2
+    assert "columns of small_resnet can be joined" in capsys.readouterr().err
+    (folders[1] / "scores_1s.csv").unlink()
+    assert run_command(lambda: ship.main([*map(str, folders), "--name", "voice"])) == 2
+    assert "holds no scores_1s.csv" in capsys.readouterr().err

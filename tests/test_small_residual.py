@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from architectures.layers import FineStructure, PatchNormalisation, StatisticsPooling
-from architectures.small_residual import small_resmax, small_resnet, tiny_resnet
+from architectures.small_residual import joined, small_resmax, small_resnet, tiny_resnet
 from backend import keras
 from model import parameter_count
 
@@ -71,20 +71,29 @@ def test_patches_are_seen_alike_wherever_they_are_loud() -> None:
     assert np.isfinite(PatchNormalisation()(np.full_like(spectrum, -11.5))).all()  # silence
 
 
-def test_columns_are_networks_of_their_own_and_the_logit_is_their_mean() -> None:
-    """The first column's logit is that of a network of this column alone."""
+def test_networks_joined_give_the_mean_of_all_their_columns() -> None:
+    keras.utils.set_random_seed(0)
+    shape, seen = (40, 64, 1), ("fine,patches", "envelope", "fine")
+    features = np.random.default_rng(0).normal(-5, 2, (4, *shape)).astype(np.float32)
+    networks = [small_resnet(shape, width=0.3, sees=sight) for sight in seen]
+    for network in networks:  # as after training: no bias is zero, no two columns are alike
+        rng = np.random.default_rng(1)
+        network.set_weights([w + rng.normal(0, 0.02, w.shape).astype(np.float32) ** 2 for w in network.get_weights()])
+    together = small_resnet(shape, width=0.3, sees=",".join(seen))
+    joined(networks, together)
+    logits = [np.array(network(features)) for network in networks]
+    expected = (2 * logits[0] + logits[1] + logits[2]) / 4  # the first has two columns
+    np.testing.assert_allclose(together(features), expected, atol=1e-5)
+    assert np.ptp(np.hstack(logits), axis=1).min() > 1e-3  # which differ
+
+
+def test_each_column_has_a_logit_of_its_own() -> None:
+    """The first column's is that of a network of this column alone."""
     keras.utils.set_random_seed(0)
     shape = (40, 64, 1)
     both, alone = small_resnet(shape, width=0.3, sees="fine,patches"), small_resnet(shape, width=0.3)
     features = np.random.default_rng(0).normal(-5, 2, (4, *shape)).astype(np.float32)
-    last = both.get_layer("column_logits")
-    logits = keras.Model(both.input, last.output)
+    logits = keras.Model(both.input, both.get_layer("column_logits").output)
     np.testing.assert_allclose(both(features), np.mean(logits(features), axis=1, keepdims=True), atol=1e-6)
-
-    picture = next(layer for layer in both.layers if isinstance(layer, keras.layers.Concatenate)).input[0]
-    statistics = next(layer for layer in alone.layers if isinstance(layer, StatisticsPooling))
-    own = keras.Model(alone.input, statistics.input)
-    own.set_weights(keras.Model(both.input, picture).get_weights())
-    kernel = np.concatenate([np.array(last.kernel)[part, 0] for part in (0, 1)])[:, None]
-    alone.get_layer("logit").set_weights([kernel, np.array(last.bias)[:1]])
+    joined([alone, small_resnet(shape, width=0.3, sees="patches")], both)
     np.testing.assert_allclose(np.array(logits(features))[:, :1], alone(features), atol=1e-5)
