@@ -142,7 +142,7 @@ MODELS = {
     ),
     "resmax_wide": ModelSpec(resmax, "log_stft", "ResMax of 4.7 times the filters", {"width": 4.7}),
     "small_resnet": ModelSpec(small_resnet, "log_stft", "strided, with statistics over time, for any speech"),
-    "tiny_resnet": ModelSpec(tiny_resnet, "log_stft", "the same of two fifths of the width, 98 K parameters"),
+    "tiny_resnet": ModelSpec(tiny_resnet, "log_stft", "the same of two fifths of the width, 97 K parameters"),
     "small_resmax": ModelSpec(small_resmax, "log_stft", "the same with max-feature-maps instead of ReLU"),
     "simple_cnn": ModelSpec(simple_cnn, "mel", "four convolutions with pooling and a dense layer"),
     "resnet50": ModelSpec(resnet50, "mel", "ResNet-50 on one channel, from scratch (He et al., CVPR 2016)"),

@@ -7,7 +7,7 @@ deviation over time. With ReLU or max-feature-maps (as in ResMax, Kwak et al., I
 of these brought.
 
     small_resnet   550 K parameters a column, ReLU; one of half the width, 138 K, is what ships
-    tiny_resnet     98 K, for a browser or a telephone
+    tiny_resnet     97 K, for a browser or a telephone
     small_resmax   410 K, max-feature-maps
 """
 

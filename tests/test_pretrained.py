@@ -24,6 +24,10 @@ def test_the_default_detector_ships():
     assert DEFAULT_MODEL in SHIPPED
 
 
+def test_a_tiny_one_ships():
+    assert parameter_count(load_model("resmax_tiny")) <= 100_000
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_small_and_with_a_whole_card(name):
     file = PRETRAINED / f"{name}.keras"
