@@ -21,9 +21,9 @@ import pandas as pd
 
 from backend import keras
 from checkpoint import read_progress
+from clip_reader import ClipReader
 from complexity import multiply_adds
 from config import SAMPLE_RATE, Config, feature_config, read_config, settings_key
-from data_generator import ClipReader
 from demo_corpus import DEMO_FOLDER, NOTICE
 from errors import UserError
 from experiment import carry_out, leave_report, prepare_tables

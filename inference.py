@@ -29,8 +29,9 @@ from tqdm import tqdm
 from audio import fit_length, load_audio
 from backend import keras
 from calibration import log_likelihood_ratio
+from clip_reader import ClipReader
 from config import SAMPLE_RATE, FeatureConfig
-from data_generator import ClipReader, evaluation_batches
+from data_generator import evaluation_batches
 from errors import AudioError, CommandParser, UserError, run_command, tell_failures
 from feature_extraction import feature_shape, log_stft
 from file_index import AUDIO_SUFFIXES

@@ -17,8 +17,8 @@ import soxr
 
 from augmentation import add_noise, keep_band, reverberation, through_codec
 from backend import keras
+from clip_reader import ClipReader
 from config import SAMPLE_RATE
-from data_generator import ClipReader
 from errors import CommandParser, UserError, run_command
 from inference import judge_clips, operating_point
 from metrics import bootstrap_intervals, compute_eer, threshold_metrics

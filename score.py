@@ -18,8 +18,8 @@ import pandas as pd
 
 from backend import keras
 from calibration import operating_point as fit_operating_point
+from clip_reader import ClipReader
 from config import BONAFIDE, SCORE_CONVENTION
-from data_generator import ClipReader
 from data_utils import read_dataset
 from errors import CommandParser, UserError, run_command
 from evaluate import evaluate, format_report

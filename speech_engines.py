@@ -25,10 +25,11 @@ from scipy.ndimage import uniform_filter1d
 
 from audio import load_audio
 from config import SAMPLE_RATE
+from dressing import same_band, same_limits
 from errors import UserError
 from frames import istft, stft
 from resynthesis import match_long_term_spectrum
-from vocoders import is_installed, same_band, same_limits
+from vocoders import is_installed
 
 VOICES = "KOKORO_VOICES"  # environment: a folder of further voices, as in the npm package kokoro-js
 KOKORO_RATE = 24_000

@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from backend import keras
 from checkpoint import Checkpoint, Progress, assign, read_progress
+from clip_reader import ClipReader
 from config import SPOOF, Config, TrainingConfig, check_training
-from data_generator import ClipReader, batch_repeats, epoch_length, training_batches
+from data_generator import batch_repeats, training_batches
 from errors import UserError, ctrl_c
 from inference import score_clips
 from losses import ClassAccuracy, make_loss
@@ -31,6 +32,7 @@ from metrics import compute_eer
 from model import build_model, ending_at, network_of, save_model
 from optimizers import make_optimizer
 from plots import learning_curves
+from sampling import epoch_length
 from schedule import Stage, learning_rate, plan_stages
 from splits import stratified_sample
 

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from audio import load_audio, pcm16
 from config import BONAFIDE, LABELS, SAMPLE_RATE
 from data_utils import read_dataset
+from dressing import dress
 from errors import AudioError, CommandParser, UserError, ctrl_c, run_command
 from measurements import MEASUREMENTS, measure_clip
 from metrics import auc
@@ -41,7 +42,6 @@ from neural_vocoder import METHODS as NEURAL_METHODS
 from protocols import UNKNOWN_PAGE
 from speech_engines import ENGINES, as_recorded
 from vocoders import METHODS as CLASSIC_METHODS
-from vocoders import dress
 
 METHODS = CLASSIC_METHODS | NEURAL_METHODS
 COLUMNS = ("path", "label", "attack", "speaker", "split", "page", "kind", "family", "source")

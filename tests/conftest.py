@@ -4,10 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import soundfile
 from hypothesis import settings
 
+from config import BONAFIDE, SPOOF
 from errors import run_command
+
+CLIP_LENGTHS = (2_000, 3_999, 4_000, 4_001, 6_000, 9_000, 3_000, 12_000, 5_000, 8_000, 7_000, 4_500)
 
 settings.register_profile("patient", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("patient")
@@ -62,3 +67,16 @@ def speech_like() -> Callable[..., np.ndarray]:
         return 0.5 * syllables * voice / loudness.sum()
 
     return waveform
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> pd.DataFrame:
+    """Twelve 16-bit clips at 16 kHz in which every sample is unique; every fourth is bona fide."""
+    rows = []
+    for k, length in enumerate(CLIP_LENGTHS):
+        # values k * 12,000 ... modulo the 16-bit range: a crop tells where it was taken
+        pcm = ((np.arange(length) + 2_700 * k) % 32_000 + 1).astype(np.int16)
+        path = tmp_path / f"clip{k}.flac"
+        soundfile.write(path, pcm, 16_000)
+        rows.append((str(path), BONAFIDE if k % 4 == 0 else SPOOF, "-" if k % 4 == 0 else f"A{k % 3}"))
+    return pd.DataFrame(rows, columns=["path", "label", "attack"])

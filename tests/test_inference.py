@@ -13,8 +13,8 @@ import soundfile
 
 import inference
 from backend import keras
+from clip_reader import ClipReader
 from config import SAMPLE_RATE, Config, FeatureConfig
-from data_generator import ClipReader
 from errors import AudioError, UserError
 from inference import (
     POOLING,

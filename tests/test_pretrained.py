@@ -8,7 +8,7 @@ import soundfile
 
 import inference
 from backend import keras
-from data_generator import ClipReader
+from clip_reader import ClipReader
 from data_utils import read_dataset
 from inference import DEFAULT_MODEL, judge_clips, predict_audio
 from metrics import compute_eer

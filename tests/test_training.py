@@ -16,8 +16,9 @@ import soundfile
 from architectures.layers import logit_layer
 from backend import keras
 from checkpoint import Checkpoint, read_progress
+from clip_reader import ClipReader
 from config import BONAFIDE, SAMPLE_RATE, SPOOF, Config, FeatureConfig, TrainingConfig
-from data_generator import ClipReader, training_batches
+from data_generator import training_batches
 from errors import UserError
 from model import MODELS, MaxFeatureMap, ModelSpec, load_model, save_model, spoof_logits
 from schedule import Stage, learning_rate, plan_stages

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from config import SAMPLE_RATE
+from dressing import digital_silence, dress
 from frames import stft
-from vocoders import METHODS, digital_silence, dress
+from vocoders import METHODS
 
 HERE = [
     pytest.param(name, marks=() if method.is_here else pytest.mark.skip(f"needs {method.needs}"))
