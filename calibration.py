@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from config import BONAFIDE, SPOOF
 from metrics import collapsed, compute_eer, error_curves
 
-ERROR_LIMIT = 0.01  # the error rate that bounds the uncertain band
+ERROR_LIMIT = 0.01  # the error rate of the outer thresholds
 SEPARABLE_PENALTY = 1e-3  # on the slope per standard deviation; only where dev is free of errors
 
 
@@ -55,11 +55,11 @@ def log_likelihood_ratio(scores: ArrayLike, calibration: dict[str, Any]) -> np.n
     return calibration["a"] * np.asarray(scores, dtype=np.float64) + calibration["b"]
 
 
-def operating_point(dev_scores: ArrayLike, dev_labels: ArrayLike) -> dict[str, Any]:
+def operating_point(dev_scores: ArrayLike, dev_labels: ArrayLike, band: float = ERROR_LIMIT) -> dict[str, Any]:
     """Threshold, uncertain band and calibration for a model card, thresholds in spoof_logit (JSON-friendly).
 
-    The band runs between the thresholds of 1 % FRR and 1 % FAR on dev. Calling spoof only at or above it
-    rejects at most 1 % of dev's bona fide; calling bona fide only below it passes at most 1 % of its spoof.
+    The band runs between the thresholds where FRR and FAR on dev are `band`. Calling spoof only at or above it
+    rejects at most that share of dev's bona fide; calling bona fide only below it passes at most that of its spoof.
     """
     curves = error_curves(dev_scores, dev_labels)
     eer, eer_score = compute_eer(dev_scores, dev_labels)
@@ -68,25 +68,30 @@ def operating_point(dev_scores: ArrayLike, dev_labels: ArrayLike) -> dict[str, A
     if eer == 0:  # every threshold in the gap between the classes is free of errors: share the margin
         at_eer = (eer_score + scores[np.searchsorted(scores, eer_score) + 1]) / 2
     below_all = np.nextafter(scores[0], -np.inf)  # the finite stand-in for -inf
-    at_far = max(curves.thresholds[np.argmax(curves.far <= ERROR_LIMIT)], below_all)
-    at_frr = max(curves.thresholds[np.flatnonzero(curves.frr <= ERROR_LIMIT)[-1]], below_all)
+
+    def of_far(limit: float) -> float:
+        return -float(max(curves.thresholds[np.argmax(curves.far <= limit)], below_all))
+
+    def of_frr(limit: float) -> float:
+        return -float(max(curves.thresholds[np.flatnonzero(curves.frr <= limit)[-1]], below_all))
+
     a, b = fit_calibration(dev_scores, dev_labels)
     if a < 0:  # worse than chance on dev: a probability that falls as the logit rises would contradict the verdict
         a = b = 0.0
     labels = np.asarray(dev_labels)
-    threshold, at_far, at_frr = (-float(score) for score in (at_eer, at_far, at_frr))
+    threshold, edges = -float(at_eer), (of_far(band), of_frr(band))
     return {
         "threshold": threshold,
         "rule": "spoof if spoof_logit >= threshold",
-        "threshold_far_1_percent": at_far,
-        "threshold_frr_1_percent": at_frr,
-        "uncertain": [min(threshold, at_far, at_frr), max(threshold, at_far, at_frr)],
-        "uncertain_rule": "between the dev thresholds of 1 % FRR and 1 % FAR",
+        "threshold_far_1_percent": of_far(ERROR_LIMIT),
+        "threshold_frr_1_percent": of_frr(ERROR_LIMIT),
+        "uncertain": [min(threshold, *edges), max(threshold, *edges)],
+        "uncertain_rule": f"between the thresholds of {100 * band:g} % FRR and {100 * band:g} % FAR",
         "calibration": {
             "a": a,
             "b": b,
             "domain": "llr = a * cm_score + b with cm_score = -spoof_logit; natural logarithm, positive = "
-            "bona fide; fitted on dev with both classes weighted alike (prior 0.5)",
+            "bona fide; fitted with both classes weighted alike (prior 0.5)",
         },
         "dev_eer": eer,
         "dev_bonafide": int((labels == BONAFIDE).sum()),

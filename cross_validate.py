@@ -20,6 +20,7 @@ import pandas as pd
 from backend import keras
 from compare import finished_run
 from config import BONAFIDE, SPOOF, Config, settings_key
+from data_utils import read_dataset
 from errors import UserError, run_command
 from experiment import carry_out, prepare_tables
 from inference import judge_clips
@@ -68,11 +69,11 @@ def out_of_fold_scores(
     return scores
 
 
-def page_errors(scores: pd.DataFrame) -> pd.Series:
-    """EER of every page that has both classes."""
-    both = scores.groupby("page").filter(lambda clips: clips["label"].nunique() == 2)
+def errors_by(scores: pd.DataFrame, column: str) -> pd.Series:
+    """EER of every page, or fold, that has both classes."""
+    both = scores.groupby(column).filter(lambda clips: clips["label"].nunique() == 2)
     return pd.Series(
-        {page: compute_eer(-clips["spoof_logit"], clips["label"])[0] for page, clips in both.groupby("page")},
+        {name: compute_eer(-clips["spoof_logit"], clips["label"])[0] for name, clips in both.groupby(column)},
         dtype=float,
     )
 
@@ -80,12 +81,12 @@ def page_errors(scores: pd.DataFrame) -> pd.Series:
 def figures(scores: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
     """EER of all clips with its intervals over clips and over pages, of the folds' mean, and of the pages' mean."""
     cm, labels = -scores["spoof_logit"].to_numpy(np.float64), scores["label"].to_numpy()
-    by_fold = [compute_eer(-part["spoof_logit"], part["label"])[0] for _, part in scores.groupby("fold")]
+    by_fold = errors_by(scores, "fold")
     result = {"clips": len(scores), "eer": compute_eer(cm, labels)[0]}
     for name, groups in (("clips", None), ("pages", scores["page"])):
         low, high = bootstrap_intervals(cm, labels, speakers=groups, seed=seed)["eer"]
         result |= {f"low_{name}": low, f"high_{name}": high}
-    return result | {"eer_of_folds": float(np.mean(by_fold)), "eer_of_pages": float(page_errors(scores).mean())}
+    return result | {"eer_of_folds": float(np.mean(by_fold)), "eer_of_pages": float(errors_by(scores, "page").mean())}
 
 
 def kind_errors(scores: pd.DataFrame) -> pd.Series:
@@ -98,13 +99,28 @@ def kind_errors(scores: pd.DataFrame) -> pd.Series:
     )
 
 
-def unheard_families(scores: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
-    """Figures of all recordings and of the fakes of families (attacks, where none is named) that one part alone holds.
+def family_parts(table: pd.DataFrame) -> pd.Series:
+    """What each clip's family (its attack, where none is named) is put together of: Tacotron2+HiFi-GAN is two."""
+    family = table["family"].where(table["family"] != "-", table["attack"])
+    return family.str.lower().str.replace(r"[-_ ]", "", regex=True).str.split("+")
+
+
+def extra_families(config: Config) -> set[str]:
+    """The parts of the families that --extra brings into every part's training."""
+    if config.extra is None:
+        return set()
+    extra = read_dataset(Path(config.extra)).usable(config.allow_missing)
+    return set(family_parts(extra[extra["label"] == SPOOF]).explode())
+
+
+def unheard_families(scores: pd.DataFrame, heard: set[str], seed: int = 0) -> dict[str, Any]:
+    """Figures of all recordings and of the fakes of families that one part alone holds, and no `heard` one is part of.
 
     The model that judged such a fake had heard neither its page nor its family. Empty where there is none.
     """
-    family = scores["family"].where(scores["family"] != "-", scores["attack"])
-    unheard = (scores["label"] == SPOOF) & scores.groupby(family)["fold"].transform("nunique").eq(1)
+    parts = family_parts(scores).explode()  # a row for each part of a clip's family
+    known = scores["fold"].reindex(parts.index).groupby(parts.to_numpy()).transform("nunique").gt(1) | parts.isin(heard)
+    unheard = (scores["label"] == SPOOF) & ~known.groupby(level=0).any()
     if not unheard.any():
         return {}
     return {"fakes": int(unheard.sum()), **figures(scores[unheard | (scores["label"] == BONAFIDE)], seed)}
@@ -145,15 +161,19 @@ def main(argv: list[str] | None = None) -> int:
     pd.DataFrame(rows).T.rename_axis("condition").to_csv(folder / "figures.csv")
     clean = scores[names[0]]
     print(f"\nEER of each page with both classes, {names[0]}:")
-    for page, error in page_errors(clean).sort_values().items():
+    for page, error in errors_by(clean, "page").sort_values().items():
         counts = clean.loc[clean["page"] == page, "label"].value_counts()
         print(f"  {100 * error:5.1f} %  {page}  ({counts[BONAFIDE]} bona fide, {counts[SPOOF]} spoof)")
     for kind, error in kind_errors(clean).items():
         print(f"{100 * error:5.1f} %  {kind} against all recordings ({(clean['kind'] == kind).sum()} clips)")
-    if unheard := unheard_families(clean, config.training.seed):
+    if unheard := unheard_families(clean, extra_families(config), config.training.seed):
         print(f"{100 * unheard['eer']:5.1f} %  families that one part alone holds ({unheard['fakes']} clips)")
     print(f"folder {folder}")
-    return 0
+    clips = sum(len(table) for _, table in runs.values())
+    lost = {condition: clips - len(part) for condition, part in scores.items() if len(part) < clips}
+    for condition, count in lost.items():
+        print(f"{condition}: {count} of {clips:,} clips could not be judged")
+    return 1 if lost else 0
 
 
 if __name__ == "__main__":

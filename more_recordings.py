@@ -96,6 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
             options.out.mkdir(parents=True, exist_ok=True)
             sf.write(options.out / name, pcm16(clip), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
             rows.append((name, "bonafide", "-", f"{package}-{language}", "train", f"debian/{package}/{language}"))
+    if not rows:
+        raise UserError(f"{options.unpacked}: no speaker with {FEWEST} s of sound that can be read")
     with (options.out / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
         header = ("path", "label", "attack", "speaker", "split", "page")
         csv.writer(file, lineterminator="\n").writerows([header, *rows])

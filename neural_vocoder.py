@@ -33,6 +33,7 @@ layers, ops = keras.layers, keras.ops
 VOCODER_FILE = Path("hifi_gan.keras")  # in the working folder, as cache/ and runs/ are
 RATE, FFT, HOP, MELS, LATENTS = 22_050, 1024, 256, 80, 192  # those of the voice
 UPSAMPLING, DILATIONS = (8, 8, 4), ((1, 2), (2, 6), (3, 12))
+PLACES_TRIED = 1000  # in search of a piece that is no silence
 SEGMENT = 32 * HOP  # samples of a training example, 0.37 s
 PADDED = 64 * HOP  # copies are made in whole multiples of this, so that few lengths are compiled
 RESOLUTIONS = (256, 512, 1024, 2048)  # FFT lengths of the loss, each with a hop of a quarter
@@ -127,18 +128,20 @@ def examples(paths: list[str], batch_size: int, seed: int) -> Iterator[tuple[np.
     needed = SEGMENT * SAMPLE_RATE // RATE + 400
 
     def one() -> np.ndarray:
-        while True:
+        for _ in range(PLACES_TRIED):
             path = paths[rng.integers(len(paths))]
             if path not in heard:
                 try:
                     heard[path] = load_audio(path)
-                except AudioError:
+                except AudioError as error:
+                    print(f"left out: {error}")
                     heard[path] = np.zeros(0, np.float32)  # never chosen below
             start = int(rng.integers(max(1, len(heard[path]) - needed)))
             piece = heard[path][start : start + needed]
             if len(piece) == needed and np.sqrt(np.mean(piece**2)) > 0.005:
                 piece = soxr.resample(piece, SAMPLE_RATE, RATE)[:SEGMENT]
                 return piece * np.float32(rng.uniform(0.2, 0.95) / np.abs(piece).max())
+        raise UserError(f"{PLACES_TRIED} places in {len(paths)} recordings: none is long and loud enough to learn from")
 
     while True:
         waveforms = [one() for _ in range(batch_size)]

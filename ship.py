@@ -5,8 +5,9 @@
 
 The settings are those of the cross-validation; several differ in their seed and in what small_resnet sees. What the
 card says of errors, thresholds and calibration is from there as well: from the logits that every clip got, in every
-condition that was measured, from a model that had heard nothing of its page. A run that was stopped goes on. `--about
-FILE` adds a JSON object to the card (limits, licence, results elsewhere).
+condition that was measured, from a model that had heard nothing of its page. A run that was stopped goes on, and what
+is trained is not trained again. `--about FILE` adds a JSON object to the card: domain, licence, limits, results
+elsewhere ... as pretrained/<name>.about.json do.
 """
 
 import argparse
@@ -22,10 +23,11 @@ from architectures.small_residual import joined
 from backend import keras
 from calibration import operating_point
 from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, Config, read_config, settings_key
-from cross_validate import figures, fold_config, kind_errors, page_errors, unheard_families
+from cross_validate import errors_by, extra_families, figures, fold_config, kind_errors, unheard_families
 from data_utils import read_dataset
 from errors import CommandParser, UserError, run_command
 from experiment import claimed, environment, logged
+from inference import judge
 from metrics import error_rates
 from model import (
     PRETRAINED,
@@ -37,15 +39,21 @@ from model import (
     set_operating_point,
     spoof_logits,
 )
+from robustness import CONDITIONS
 from splits import stratified_sample, with_extra
 from training import set_up_keras, train
+from training_corpus import recording_names
 
 WATCHED = 400  # clips whose loss is printed after each epoch; they are trained on as well
+BAND = 0.05  # share of wrong verdicts of either class that bounds the uncertain band
 
 
 def all_clips(config: Config) -> pd.DataFrame:
-    """Every clip of the dataset and of what is only trained on."""
-    table = read_dataset(Path(config.data)).usable(config.allow_missing).assign(split="train")
+    """Every clip of the dataset and of what is only trained on, but for a part that the dataset keeps as eval."""
+    table = read_dataset(Path(config.data)).usable(config.allow_missing)
+    if (kept := (table["split"] == "eval")).any():
+        print(f"{kept.sum():,} clips of eval are not trained on")
+    table = table[~kept].assign(split="train")
     if config.extra is None:
         return table
     nothing = table.iloc[:0]
@@ -76,8 +84,8 @@ def read_scores(folders: dict[Path, Config]) -> dict[str, pd.DataFrame]:
     """The out-of-fold scores of cross-validations by condition: the mean over the columns of all."""
     first = next(iter(folders))
     names = sorted(file.name for file in first.glob("scores_*.csv"))
-    if not names:
-        raise UserError(f"{first}: holds no scores_<condition>.csv; a folder of cross_validate.py is needed")
+    if "scores_clean.csv" not in names:
+        raise UserError(f"{first}: holds no scores_clean.csv; a folder of cross_validate.py is needed, clean included")
     weights, scores = [len(sights(config)) for config in folders.values()], {}
     for name in names:
         for folder in folders:
@@ -88,8 +96,11 @@ def read_scores(folders: dict[Path, Config]) -> dict[str, pd.DataFrame]:
             raise UserError(f"{name} of {', '.join(map(str, folders))}: not the same clips")
         total = sum(weight * table["spoof_logit"] for weight, table in zip(weights, tables, strict=True))
         mean = tables[0].assign(spoof_logit=total / sum(weights)).reset_index()
+        # seeds divide the pages differently: what lies in one part of each division was unheard by all
+        divisions = [table["fold"].reindex(tables[0].index) for table in tables]
+        mean["fold"] = [" ".join(parts) for parts in zip(*divisions, strict=True)]
         scores[name.removeprefix("scores_").removesuffix(".csv")] = mean
-    return scores
+    return {name: scores[name] for name in CONDITIONS if name in scores}
 
 
 def sights(config: Config) -> list[str]:
@@ -117,12 +128,34 @@ def _without_seed_and_sights(config: Config) -> dict[str, Any]:
     return replace(config, model_args=common, training=replace(config.training, seed=0)).to_dict()
 
 
-def make_card(config: Config, clips: pd.DataFrame, scores: dict[str, pd.DataFrame]) -> dict[str, Any]:
+def verdicts(scores: pd.DataFrame, point: dict[str, Any]) -> dict[str, float]:
+    """Errors at the threshold; how many clips get a verdict other than uncertain, and how many of those are wrong."""
+    frr, far = error_rates(-scores["spoof_logit"], scores["label"], -point["threshold"])
+    verdict = np.array([judge(logit, point)["verdict"] for logit in scores["spoof_logit"]])
+    decided = verdict != "uncertain"
+    wrong = decided & (verdict != np.array(LABELS)[scores["label"]])
+    share = float(wrong.sum() / decided.sum()) if decided.any() else None
+    return {"far": far, "frr": frr, "decided": float(decided.mean()), "wrong_of_decided": share}
+
+
+def distinct(clips: pd.DataFrame) -> dict[str, int]:
+    """Clips of each class; a recording that the dataset and --extra both hold counts once."""
+    if "extra" in clips:
+        again = clips["extra"] & (clips["label"] == BONAFIDE) & clips["source"].isin(recording_names(clips))
+        clips = clips[~again]
+    return {label: int((clips["label"] == number).sum()) for number, label in enumerate(LABELS)}
+
+
+def make_card(
+    config: Config, clips: pd.DataFrame, scores: dict[str, pd.DataFrame], about: dict[str, Any]
+) -> dict[str, Any]:
     """What there is to know of the shipped detector, but for its file."""
     together = pd.concat(scores.values())
-    point = operating_point(-together["spoof_logit"].to_numpy(np.float64), together["label"].to_numpy())
-    clean = scores.get("clean", next(iter(scores.values())))
-    point["source"] = f"leave-pages-out scores of {len(clean):,} clips in {len(scores)} conditions"
+    point = operating_point(-together["spoof_logit"].to_numpy(np.float64), together["label"].to_numpy(), BAND)
+    clean = scores["clean"]
+    point |= {f"dev_{label}": int((clean["label"] == number).sum()) for number, label in enumerate(LABELS)}
+    domain = about.get("domain", f"the dataset {dataset_name(config.data)}")
+    point["source"] = f"clips of {domain}, each in {len(scores)} conditions, by models that had not heard its page"
     spoof = clips[clips["label"] == SPOOF]
     return {
         "model": config.model,
@@ -133,15 +166,16 @@ def make_card(config: Config, clips: pd.DataFrame, scores: dict[str, pd.DataFram
         "operating_points": points(together, point),
         "data": {
             "dataset": dataset_name(config.data),
-            "clips": {"train": {LABELS[BONAFIDE]: len(clips) - len(spoof), LABELS[SPOOF]: len(spoof)}},
+            "clips": {"train": distinct(clips)},
             "pages": int(clips["page"].nunique()),
             "attacks": {"train": sorted(set(spoof["attack"]))},
         },
-        "leave_pages_out": {name: figures(part) for name, part in scores.items()},
-        "leave_pages_out_by_page": page_errors(clean).round(4).to_dict(),
+        "leave_pages_out": {name: figures(part) | verdicts(part, point) for name, part in scores.items()},
+        "leave_pages_out_by_page": errors_by(clean, "page").round(4).to_dict(),
         "leave_pages_out_by_kind": kind_errors(clean).round(4).to_dict(),
-        "leave_pages_and_families_out": unheard_families(clean),
+        "leave_pages_and_families_out": unheard_families(clean, extra_families(config)),
         "environment": environment(),
+        **about,
     }
 
 
@@ -191,7 +225,7 @@ def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
         config = replace(config, model_args={**config.model_args, "sees": sees})
     clips = all_clips(config)
     model = in_float32([trained_on_all(one, clips, folder / "all") for folder, one in configs.items()], config)
-    card = make_card(config, clips, scores) | {"parameters": parameter_count(model)} | about
+    card = make_card(config, clips, scores, about) | {"parameters": parameter_count(model)}
     card["seeds"] = [one.training.seed for one in configs.values()]
     card["check_logit"] = float(spoof_logits(model, check_signal(config.features.samples)[None])[0])
     set_operating_point(model, card["operating_point"])
@@ -211,6 +245,8 @@ def main(argv: list[str] | None = None) -> int:
         about = json.loads(arguments.about.read_text(encoding="utf-8")) if arguments.about else {}
     except (OSError, ValueError) as error:
         raise UserError(f"--about {arguments.about}: not a JSON file ({error})") from error
+    if not isinstance(about, dict):
+        raise UserError(f"--about {arguments.about}: a JSON object is needed, {{name: value ...}}")
     path = ship(arguments.folders, arguments.name, about)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB; its card is {path.with_suffix('.json').name}")
     return 0

@@ -232,16 +232,23 @@ def split_table(table: pd.DataFrame, scheme: str, seed: int = 1) -> pd.DataFrame
 def with_extra(tables: dict[str, pd.DataFrame], extra: pd.DataFrame, official: bool) -> pd.DataFrame:
     """Return the train table and behind it, marked in a column `extra`, the rows of a dataset that is only trained on.
 
-    Left out is what dev or eval must not have been heard: copies made of their recordings. They are known by their
-    page; where the division is the dataset's own, by the split they inherited from their recording.
+    Left out is what must not have been heard before dev or eval: what was made of their recordings. It is known by
+    its page, which is the dataset's name where that knows no pages, and by its source; where the division is the
+    dataset's own, by the split that it inherited from its recording.
     """
     if official:
-        fair = ~extra["split"].isin(["dev", "eval"])
+        judged = extra["split"].isin(["dev", "eval"])
     else:
-        judged = set(tables["dev"]["page"]) | set(tables["eval"]["page"])
-        fair = ~extra["page"].isin(judged - {UNKNOWN_PAGE})
+        rows = pd.concat([tables["dev"], tables["eval"]])
+        judged = extra["page"].isin(rows["page"].where(rows["page"] != UNKNOWN_PAGE, rows["dataset"]))
+    judged |= extra["source"].isin(set(extra.loc[judged, "source"]) - {"-"})  # spoken in the look of a recording
+    if judged.all():
+        raise UserError(
+            f"extra: all {len(extra):,} clips are made of recordings of the dataset that dev or eval are of; "
+            "choose a split by page, or official"
+        )
     train = tables["train"]
-    out = pd.concat([train.assign(extra=False), extra[fair].assign(extra=True)], ignore_index=True)
+    out = pd.concat([train.assign(extra=False), extra[~judged].assign(extra=True)], ignore_index=True)
     out.attrs = train.attrs
     return out
 

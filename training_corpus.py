@@ -10,8 +10,9 @@ bits, and manifest.csv, which every command reads: path,label,attack,speaker,spl
 keeps the page of its recording, so that a division by page keeps both on one side. `vocoders.py` makes the copies
 and gives them what their recording had (length, level, silence, band); `speech_engines.py` speaks.
 
-A file depends on the seed, the recording and the method alone: a run that was stopped goes on where it was, and
-more methods or recordings add files without changing those that are there. Files that cannot be used are reported
+A copy depends on the seed, the recording and the method; a conversion's partner and what is spoken also on which
+recordings there are. A run that was stopped goes on where it was, and more methods or recordings add files and lines
+without changing those that are there. Files that cannot be used are reported
 and passed over, and the command then ends with 1.
 """
 
@@ -77,9 +78,14 @@ def recordings(datasets: list[Path], split: str | None) -> pd.DataFrame:
     table = pd.concat(tables, ignore_index=True)
     if not len(table):
         raise UserError(f"{', '.join(map(str, datasets))}: no bona fide clips{f' in {split}' if split else ''}")
+    return table.assign(name=recording_names(table))
+
+
+def recording_names(table: pd.DataFrame) -> list[str]:
+    """What a corpus calls each clip of a dataset, in its file names and its column source."""
     identity = table["dataset"] + "/" + table["utterance_id"]
     digests = [hashlib.sha256(text.encode()).hexdigest()[:8] for text in identity]
-    return table.assign(name=[f"{Path(p).stem}-{d}" for p, d in zip(table["path"], digests, strict=True)])
+    return [f"{Path(path).stem}-{digest}" for path, digest in zip(table["path"], digests, strict=True)]
 
 
 def _line(row: pd.Series, path: str, attack: str, kind: str, family: str, page: str | None = None) -> tuple[str, ...]:
@@ -135,7 +141,7 @@ def _write(work: tuple[Clip, Path, int]) -> str:
     clip, folder, seed = work
     try:
         waveform = render(clip, seed)
-    except AudioError as error:
+    except UserError as error:
         return str(error)
     path = folder / clip.path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,19 +176,18 @@ def _claim(folder: Path, seed: int) -> None:
     settings.write_text(json.dumps({"seed": seed}) + "\n", encoding="utf-8")
 
 
-def _write_manifest(folder: Path, clips: list[Clip]) -> int:
-    """List what is there: the lines of earlier runs and those of this one; returns how many."""
-    rows = {}
+def _write_manifest(folder: Path, clips: list[Clip], new: list[Clip]) -> None:
+    """List the files that are there: `new` ones by this run's lines, others by the lines of the run that made them."""
+    rows = {clip.path: clip.row for clip in clips}
     if (folder / MANIFEST).is_file():
         with (folder / MANIFEST).open(encoding="utf-8", newline="") as file:
-            rows = {row[0]: row for row in list(csv.reader(file))[1:]}
-    rows |= {clip.path: clip.row for clip in clips}
+            rows |= {row[0]: row for row in list(csv.reader(file))[1:]}
+    rows |= {clip.path: clip.row for clip in new}
     there = [rows[path] for path in sorted(rows) if (folder / path).is_file()]
-    new = folder / f"{MANIFEST}.new"
-    with new.open("w", encoding="utf-8", newline="") as file:
+    draft = folder / f"{MANIFEST}.new"
+    with draft.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *there])
-    new.replace(folder / MANIFEST)
-    return len(there)
+    draft.replace(folder / MANIFEST)
 
 
 def write_corpus(folder: Path, clips: list[Clip], seed: int, jobs: int = 1) -> list[str]:
@@ -197,23 +202,26 @@ def write_corpus(folder: Path, clips: list[Clip], seed: int, jobs: int = 1) -> l
         for number, problem in enumerate(bar, start=1):
             ctrl_c.check()
             if number % LIST_EVERY == 0:
-                _write_manifest(folder, clips)
+                _write_manifest(folder, clips, todo)
             if problem and problem not in problems:
                 problems[problem] = None
                 bar.write(f"left out: {problem}")
     finally:  # also what an interrupted run has made is a corpus
-        _write_manifest(folder, clips)
+        _write_manifest(folder, clips, todo)
     return list(problems)
 
 
 def trivial_auc(rows: pd.DataFrame, seed: int = 1, folds: int = 5) -> dict[str, float]:
     """AUC of boosted trees on MEASUREMENTS alone, over pages they never saw: for all fakes and each attack.
 
-    0.5 is chance: length, level, silence, zeros and band then say nothing. NaN where no page is left to learn from.
+    0.5 is chance: length, level, silence, zeros and band then say nothing; 1.0, that they say all. NaN where no page
+    is left to learn from.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import GroupKFold
 
+    if rows["page"].nunique() < 2:
+        raise UserError("trivial features are tried on pages that were not learned from; all clips here are of one")
     values = np.array([[measure_clip(path)[0][name] for name in TRIVIAL] for path in tqdm(rows["path"], disable=None)])
     labels, pages, attacks = (rows[name].to_numpy() for name in ("label", "page", "attack"))
 
@@ -223,7 +231,7 @@ def trivial_auc(rows: pd.DataFrame, seed: int = 1, folds: int = 5) -> dict[str, 
         for learned, tested in GroupKFold(min(folds, len(set(page)))).split(x, y, page):
             if len(set(y[learned])) == 2:
                 trees = HistGradientBoostingClassifier(class_weight="balanced", random_state=seed)
-                scores[tested] = trees.fit(x[learned], y[learned]).predict_proba(x[tested])[:, 1]
+                scores[tested] = trees.fit(x[learned], y[learned]).predict_proba(x[tested])[:, BONAFIDE]
         known = np.isfinite(scores)
         return auc(scores[known], y[known]) if len(set(y[known])) == 2 else float("nan")
 
@@ -243,7 +251,7 @@ def _names(text: str, known: dict, what: str) -> list[str]:
         if name not in known:
             raise UserError(f"unknown {what} {name!r}; valid: all, none, {', '.join(known)}")
         if not known[name].is_here:
-            raise UserError(f"{what} {name}: needs {known[name].needs}; see requirements-corpus.txt")
+            raise UserError(f"{what} {name}: needs {known[name].needs}; see requirements-corpus.txt, neural_vocoder.py")
     return names
 
 

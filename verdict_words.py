@@ -65,7 +65,7 @@ def domain(card: dict[str, Any], result: dict[str, Any]) -> str:
         counts = f" ({point['dev_bonafide']:,} recorded and {point['dev_spoof']:,} synthetic clips{few})"
     dataset = card.get("data", {}).get("dataset")
     if "source" in point:  # of a detector that ships
-        return f"calibrated on {plain(point['source'])} of {plain(dataset)}{counts} for equal priors"
+        return f"calibrated on {plain(point['source'])}{counts} for equal priors"
     where = f"on the dev part of {plain(dataset)}{counts}" if dataset else "on data that its card does not name"
     return f"calibrated {where} for equal priors"
 
@@ -105,11 +105,17 @@ def card_rows(card: dict[str, Any]) -> dict[str, str]:
     }
     if apart := card.get("leave_pages_out"):
         rows["EER on pages it had not heard"] = unheard_pages(apart)
+        rows["Its verdicts there"] = unheard_verdicts(apart["clean"])
     if decision := metrics.get("eval", {}).get("decision"):
         rows["At its threshold, on eval"] = (
             f"{100 * decision['frr']:.1f} % of the recordings called synthetic, "
             f"{100 * decision['far']:.1f} % of the synthetic clips called recorded"
         )
+    if "minimum_seconds" in card:
+        rows["Shortest clip"] = f"{card['minimum_seconds']:g} s"
+    for name, title in (("never_heard", "Never heard"), ("limits", "What it gets wrong")):
+        if name in card:
+            rows[title] = "; ".join(card[name])
     return rows | {"Licence": card.get("licence", "not stated"), "SHA-256": card.get("sha256", "unknown")}
 
 
@@ -123,8 +129,14 @@ def unheard_pages(apart: dict[str, dict[str, float]]) -> str:
     def shown(row: dict[str, float]) -> str:
         return f"{100 * row['eer']:.1f} % [{100 * row['low_pages']:.1f}, {100 * row['high_pages']:.1f}]"
 
-    first, worst = next(iter(apart)), max(apart, key=lambda name: apart[name]["eer"])
-    return shown(apart[first]) + (f"; worst, {worst}: {shown(apart[worst])}" if worst != first else "")
+    worst = max(apart, key=lambda name: apart[name]["eer"])
+    return f"{shown(apart['clean'])}; worst, {worst}: {shown(apart[worst])}"
+
+
+def unheard_verdicts(row: dict[str, float]) -> str:
+    """How often a detector that ships says something, and how often that is wrong."""
+    wrong = f", {100 * row['wrong_of_decided']:.0f} % of these wrong" if row["decided"] else ""
+    return f"undecided on {100 * (1 - row['decided']):.0f} % of the clips, sure of {100 * row['decided']:.0f} %{wrong}"
 
 
 def equal_errors(report: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 from scipy.signal import resample_poly
 
 from config import SAMPLE_RATE
+from errors import UserError
 from frames import continuous_pitch, hann, hold_to_samples, istft, pitch_track, stft, time_varying_filter
 from resynthesis import CHAINS, all_pole, griffin_lim, linear_prediction
 from resynthesis import mel_like_bands as bands
@@ -379,7 +380,8 @@ def codec2(waveform: np.ndarray, rng: np.random.Generator, partner: np.ndarray) 
         raw, packed, back = (str(Path(folder) / name) for name in ("in.raw", "bits", "out.raw"))
         (np.clip(np.pad(narrow, (0, 800)), -1, 1) * 32767).astype("<i2").tofile(raw)
         for command in (["c2enc", rate, raw, packed], ["c2dec", rate, packed, back]):
-            subprocess.run(command, check=True, capture_output=True)
+            if subprocess.run(command, capture_output=True).returncode:
+                raise UserError(f"{' '.join(command[:2])}: failed; is Debian's codec2 installed as a whole?")
         decoded = np.fromfile(back, "<i2").astype(np.float32) / 32768
     wide = resample_poly(decoded, 2, 1).astype(np.float32)
     lag = _lag(wide[: len(waveform)], waveform)

@@ -7,7 +7,7 @@ import soundfile
 
 import cross_validate
 from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF
-from cross_validate import figures, kind_errors, page_errors, unheard_families
+from cross_validate import errors_by, figures, kind_errors, unheard_families
 from data_utils import read_dataset
 from errors import run_command
 from metrics import compute_eer
@@ -68,7 +68,7 @@ def scored(rows):
 
 def test_a_page_counts_with_both_classes_only():
     rows = [("both", BONAFIDE, -1.0), ("both", SPOOF, 1.0), ("mixed", BONAFIDE, 1.0), ("mixed", SPOOF, -1.0)]
-    errors = page_errors(scored([*rows, ("recordings", BONAFIDE, 5.0)]))
+    errors = errors_by(scored([*rows, ("recordings", BONAFIDE, 5.0)]), "page")
     assert errors.to_dict() == {"both": 0.0, "mixed": 1.0}
 
 
@@ -82,7 +82,7 @@ def test_figures_of_known_scores():
     assert row["eer"] == pytest.approx(0.159, abs=0.03)  # two normals, two deviations apart
     assert row["low_clips"] < row["eer"] < row["high_clips"]
     assert row["low_pages"] < row["eer"] < row["high_pages"]
-    assert row["eer_of_pages"] == pytest.approx(page_errors(scores).mean())
+    assert row["eer_of_pages"] == pytest.approx(errors_by(scores, "page").mean())
     # one fold's scores shifted: each fold is as good as before, together they are not
     shifted = scores.assign(spoof_logit=scores["spoof_logit"] + 4 * (scores["page"] < "p5"))
     assert figures(shifted)["eer_of_folds"] == pytest.approx(row["eer_of_folds"])
@@ -102,9 +102,14 @@ def test_families_that_two_parts_hold_were_heard():
         family=["-", "-", "VITS", "VITS", "WaveNet", "-"],  # of the last, its attack stands for it
         attack=["-", "-", "a", "b", "c", "d"],
     )
-    unheard = unheard_families(scores)
+    unheard = unheard_families(scores, set())
     assert unheard["fakes"] == 2 and unheard["clips"] == 4 and unheard["eer"] == 0.5
-    assert unheard_families(scores[scores["family"] == "VITS"]) == {}
+    assert unheard_families(scores[scores["family"] == "VITS"], set()) == {}
+    # also those of which a part was heard, in another part of the pages or in --extra; here one part has none left
+    named = scores.assign(family=["-", "-", "VITS", "VITS", "Glow-TTS+HiFi-GAN", "-"])
+    assert unheard_families(named, {"hifigan"})["fakes"] == 1
+    assert unheard_families(named.replace("VITS", "HiFi-GAN"), set())["fakes"] == 1
+    assert unheard_families(named, {"hifigan", "d"}) == {}
 
 
 @pytest.mark.parametrize(

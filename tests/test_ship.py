@@ -11,7 +11,7 @@ import pytest
 import model as model_file
 import ship
 from backend import keras
-from config import BONAFIDE, LABELS, SPOOF, Config, FeatureConfig, TrainingConfig
+from config import BONAFIDE, SPOOF, Config, FeatureConfig, TrainingConfig
 from errors import run_command
 from inference import operating_point, predict_waveform
 from metrics import compute_eer, error_rates
@@ -26,12 +26,13 @@ def cross_validation(folder: Path, data: Path, config: Config, seed: int) -> Pat
     """A finished cross-validation of eight pages in two conditions."""
     rng = np.random.default_rng(seed)
     table = pd.read_csv(data).fillna("-")
+    table = table[table["split"] != "eval"].assign(family="-")
     (folder / "first").mkdir(parents=True)
     training = replace(config.training, seed=seed)
     replace(config, data=str(data), training=training).write(folder / "first" / "config.json")
     label = np.where(table["label"] == "spoof", SPOOF, BONAFIDE)
     for condition, shift in (("clean", 1.5), ("1s", 1.0)):
-        scores = table.assign(utterance_id=table["path"], label=label, fold="pages-1-of-4")
+        scores = table.assign(utterance_id=table["path"], label=label, fold=f"pages-{1 + seed % 4}-of-4")
         scores = scores.assign(spoof_logit=rng.normal(shift * (2 * label - 1), 1))
         scores.sample(frac=1, random_state=seed).to_csv(folder / f"scores_{condition}.csv", index=False)
     return folder
@@ -41,12 +42,13 @@ def cross_validation(folder: Path, data: Path, config: Config, seed: int) -> Pat
 def data(tmp_path, monkeypatch) -> Path:
     """A list of 160 clips of eight pages; and an empty pretrained/."""
     rows = [
-        (f"{i}.wav", LABELS[i % 2], f"A{i % 3}" if i % 2 else "-", f"page{i % 8}", *["vc" if i % 2 else "-"] * 2)
+        (f"{i}.wav", *(("spoof", f"A{i % 3}", "vc") if i % 2 else ("bonafide", "-", "-")), f"page{i % 8}", "train")
         for i in range(160)
     ]
+    rows += [("kept.wav", "spoof", "A9", "vc", "page9", "eval")]
     folder = tmp_path / "mine"
     folder.mkdir()
-    table = pd.DataFrame(rows, columns=["path", "label", "attack", "page", "kind", "family"])
+    table = pd.DataFrame(rows, columns=["path", "label", "attack", "kind", "page", "split"])
     table.to_csv(folder / "clips.csv", index=False)
     for path in table["path"]:
         (folder / path).touch()
@@ -76,17 +78,26 @@ def trained(monkeypatch):
 
 def test_the_detector_that_ships(folder, trained, tmp_path, capsys):
     about = tmp_path / "about.json"
-    about.write_text(json.dumps({"licence": "for research"}), encoding="utf-8")
+    about.write_text(json.dumps({"licence": "for research", "domain": "a workshop"}), encoding="utf-8")
     words = [str(folder), "--name", "voice", "--about", str(about)]
     assert run_command(lambda: ship.main(words)) == 0
-    assert len(trained["table"]) == 160 and set(trained["table"]["split"]) == {"train"}  # every clip
-    assert "voice.keras" in capsys.readouterr().out
+    assert len(trained["table"]) == 160 and set(trained["table"]["split"]) == {"train"}  # every clip but eval's
+    assert len(trained["watched"]) and set(trained["watched"]["path"]) <= set(trained["table"]["path"])
+    shown = capsys.readouterr().out
+    assert "voice.keras" in shown and "1 clips of eval are not trained on" in shown
 
     card = read_card(tmp_path / "pretrained" / "voice.keras")
     assert card["licence"] == "for research"
     assert card["data"]["dataset"] == "mine" and card["data"]["clips"] == {"train": {"bonafide": 80, "spoof": 80}}
     assert str(tmp_path) not in json.dumps(card)
-    assert set(card["leave_pages_out"]) == {"clean", "1s"}
+    assert list(card["leave_pages_out"]) == ["clean", "1s"]
+    clean, low, high = pd.read_csv(folder / "scores_clean.csv"), *card["operating_point"]["uncertain"]
+    row, called = card["leave_pages_out"]["clean"], clean["spoof_logit"] >= high
+    decided = called | (clean["spoof_logit"] < low)
+    assert row["decided"] == pytest.approx(decided.mean()) and 0.3 < decided.mean() < 1
+    assert row["wrong_of_decided"] == pytest.approx((called != (clean["label"] == SPOOF))[decided].mean())
+    source = "clips of a workshop, each in 2 conditions, by models that had not heard its page"
+    assert card["operating_point"]["source"] == source and card["operating_point"]["dev_spoof"] == 80
     assert card["leave_pages_out"]["clean"]["eer"] < card["leave_pages_out"]["1s"]["eer"]
     assert set(card["leave_pages_out_by_kind"]) == {"vc"}
     assert card["leave_pages_and_families_out"]["fakes"] == 80  # the only part here
@@ -126,6 +137,8 @@ def test_several_ship_as_one_network_that_gives_the_mean_of_their_columns(data, 
     alone = [ship.read_scores(ship.read_settings([folder]))["clean"] for folder in folders]
     errors = [compute_eer(-scores["spoof_logit"], scores["label"])[0] for scores in alone]
     assert card["leave_pages_out"]["clean"]["eer"] < min(errors)  # chance errors of the two cancel
+    both = ship.read_scores(ship.read_settings(folders))["clean"]
+    assert set(both["fold"]) == {"pages-2-of-4 pages-3-of-4"}  # one part of the first division, one of the second
 
     other = cross_validation(tmp_path / "cv-3", data, replace(first, training=TrainingConfig(epochs=(9,))), 3)
     assert run_command(lambda: ship.main([str(folders[0]), str(other), "--name", "voice"])) == 2
@@ -133,6 +146,10 @@ def test_several_ship_as_one_network_that_gives_the_mean_of_their_columns(data, 
     cnn = cross_validation(tmp_path / "cv-4", data, CONFIG, 4)
     assert run_command(lambda: ship.main([str(folders[0]), str(cnn), "--name", "voice"])) == 2
     assert "columns of small_resnet can be joined" in capsys.readouterr().err
+    (tmp_path / "list.json").write_text("[1]", encoding="utf-8")
+    words = [*map(str, folders), "--name", "voice", "--about", str(tmp_path / "list.json")]
+    assert run_command(lambda: ship.main(words)) == 2
+    assert "a JSON object is needed" in capsys.readouterr().err
     (folders[1] / "scores_1s.csv").unlink()
     assert run_command(lambda: ship.main([*map(str, folders), "--name", "voice"])) == 2
     assert "holds no scores_1s.csv" in capsys.readouterr().err

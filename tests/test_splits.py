@@ -295,3 +295,24 @@ def test_extra_clips_never_come_from_recordings_that_judge(official):
     of = set(extra["utterance_id"].str.removeprefix("copy of "))
     assert of == set(tables["train"]["utterance_id"])  # all that may, none that must not
     assert train.attrs == tables["train"].attrs
+
+
+def test_speech_in_the_look_of_a_recording_that_judges_is_left_out_as_well():
+    whole = split_table(paged(), "pages-2-of-4")
+    tables = {name: whole[whole["split"] == name] for name in SPLIT_ORDER}
+    recordings = whole.assign(source=whole["utterance_id"])
+    spoken = recordings.assign(page="engine:flite", label=SPOOF, attack="flite")
+    kept = with_extra(tables, pd.concat([recordings, spoken]), official=False)
+    kept = kept[kept["extra"]]
+    assert set(kept["source"]) == set(tables["train"]["utterance_id"])
+    assert (kept["page"] == "engine:flite").sum() == len(tables["train"])
+
+
+def test_without_pages_all_that_was_made_of_the_judged_dataset_is_left_out():
+    whole = split_table(la_like(), "random-70-15-15")
+    tables = {name: whole[whole["split"] == name] for name in SPLIT_ORDER}
+    copies = whole.assign(label=SPOOF, attack="vocoder", page="made")  # a corpus names the dataset, here "made"
+    others = whole.assign(page="elsewhere")
+    assert with_extra(tables, pd.concat([copies, others]), official=False)["extra"].sum() == len(others)
+    with pytest.raises(UserError, match=r"extra: all .* made of recordings of the dataset that dev or eval are of"):
+        with_extra(tables, copies, official=False)
