@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from audio import fit_length, load_audio
+from audio import MIN_SECONDS, fit_length, load_audio
 from backend import keras
 from calibration import log_likelihood_ratio
 from clip_reader import ClipReader
@@ -128,6 +128,8 @@ def checked_waveform(waveform: np.ndarray, name: str) -> np.ndarray:
             f"{name}: a mono float waveform (samples,) of finite values is needed, got "
             f"{waveform.dtype} {waveform.shape}; load_audio gives one"
         )
+    if len(waveform) < MIN_SECONDS * SAMPLE_RATE:
+        raise AudioError(f"{name}: {len(waveform):,} samples; at least {MIN_SECONDS} s is needed")
     return waveform
 
 

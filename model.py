@@ -175,7 +175,7 @@ def build_network(config: Config) -> keras.Model:
         network.name = config.model
         if tuple(network.output_shape) != (None, 1) or network.layers[-1].name != "logit":
             raise ValueError(f"ends in {network.layers[-1].name} {network.output_shape}; one `logit` is expected")
-    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"network {config.model} on {config.features.kind} {shape}: {reason}") from error
     return cosine_head(network, config.training.loss) if config.training.loss in COSINE_LOSSES else network

@@ -116,6 +116,10 @@ def read_settings(folders: list[Path]) -> dict[Path, Config]:
         if not runs:
             raise UserError(f"{folder}: holds no run; a folder of cross_validate.py is needed")
         configs[folder] = fold_config(read_config(runs[0]), "")
+        if configs[folder].limit is not None or configs[folder].training.sample < 1:
+            raise UserError(
+                f"{folder}: measured on a part of the clips (--limit, --sample); what ships learns from all"
+            )
     if len(configs) > 1 and {config.model for config in configs.values()} != {"small_resnet"}:
         raise UserError("several folders: columns of small_resnet can be joined, other networks cannot")
     if len({settings_key(_without_seed_and_sights(config)) for config in configs.values()}) > 1:
@@ -155,7 +159,7 @@ def make_card(
     clean = scores["clean"]
     point |= {f"dev_{label}": int((clean["label"] == number).sum()) for number, label in enumerate(LABELS)}
     domain = about.get("domain", f"the dataset {dataset_name(config.data)}")
-    point["source"] = f"clips of {domain}, each in {len(scores)} conditions, by models that had not heard its page"
+    point["source"] = f"clips of {domain} in {len(scores)} conditions, by models that had not heard their page"
     spoof = clips[clips["label"] == SPOOF]
     return {
         "model": config.model,

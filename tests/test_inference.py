@@ -295,6 +295,11 @@ def test_a_waveform_of_another_kind_is_refused(model, waveform):
         predict_waveform(model, waveform)
 
 
+def test_a_waveform_that_is_too_short_is_refused_as_a_file_is(model):
+    with pytest.raises(AudioError, match=r"click: 1,599 samples; at least 0\.1 s is needed"):
+        predict_waveform(model, np.full(1_599, 0.1), "click")
+
+
 def test_csv_into_a_missing_folder_is_refused_before_the_work(folder, tmp_path, command):
     out = tmp_path / "nowhere" / "verdicts.csv"
     model = folder / "resmax_model.h5"

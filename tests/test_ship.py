@@ -96,7 +96,7 @@ def test_the_detector_that_ships(folder, trained, tmp_path, capsys):
     decided = called | (clean["spoof_logit"] < low)
     assert row["decided"] == pytest.approx(decided.mean()) and 0.3 < decided.mean() < 1
     assert row["wrong_of_decided"] == pytest.approx((called != (clean["label"] == SPOOF))[decided].mean())
-    source = "clips of a workshop, each in 2 conditions, by models that had not heard its page"
+    source = "clips of a workshop in 2 conditions, by models that had not heard their page"
     assert card["operating_point"]["source"] == source and card["operating_point"]["dev_spoof"] == 80
     assert card["leave_pages_out"]["clean"]["eer"] < card["leave_pages_out"]["1s"]["eer"]
     assert set(card["leave_pages_out_by_kind"]) == {"vc"}
@@ -146,6 +146,9 @@ def test_several_ship_as_one_network_that_gives_the_mean_of_their_columns(data, 
     cnn = cross_validation(tmp_path / "cv-4", data, CONFIG, 4)
     assert run_command(lambda: ship.main([str(folders[0]), str(cnn), "--name", "voice"])) == 2
     assert "columns of small_resnet can be joined" in capsys.readouterr().err
+    part = cross_validation(tmp_path / "cv-5", data, replace(CONFIG, limit=20), 5)
+    assert run_command(lambda: ship.main([str(part), "--name", "voice"])) == 2
+    assert "measured on a part of the clips" in capsys.readouterr().err
     (tmp_path / "list.json").write_text("[1]", encoding="utf-8")
     words = [*map(str, folders), "--name", "voice", "--about", str(tmp_path / "list.json")]
     assert run_command(lambda: ship.main(words)) == 2
