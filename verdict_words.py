@@ -105,7 +105,8 @@ def card_rows(card: dict[str, Any]) -> dict[str, str]:
     }
     if apart := card.get("leave_pages_out"):
         rows["EER on pages it had not heard"] = unheard_pages(apart)
-        rows["Its verdicts there"] = unheard_verdicts(apart["clean"])
+        if "decided" in apart["clean"]:
+            rows["Its verdicts there"] = unheard_verdicts(apart["clean"])
     if decision := metrics.get("eval", {}).get("decision"):
         rows["At its threshold, on eval"] = (
             f"{100 * decision['frr']:.1f} % of the recordings called synthetic, "

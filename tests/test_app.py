@@ -157,7 +157,7 @@ def test_a_calibration_on_few_clips_says_so():
     card = {"data": {"dataset": "mine"}, "operating_point": {"dev_bonafide": 400, "dev_spoof": 3}}
     assert "(400 recorded and 3 synthetic clips, too few to rely on)" in verdict_words.domain(card, {"warnings": []})
     card["operating_point"]["source"] = "scores of pages it had not heard"
-    assert "calibrated on scores of pages it had not heard of mine (400 recorded" in verdict_words.domain(
+    assert "calibrated on scores of pages it had not heard (400 recorded" in verdict_words.domain(
         card, {"warnings": []}
     )
     card["operating_point"]["dev_spoof"] = 30
