@@ -55,7 +55,12 @@ def out_of_fold_scores(
 ) -> pd.DataFrame:
     """The logit of every clip in one condition, by the model that did not hear its page; kept in a CSV."""
     if file.is_file():
-        return pd.read_csv(file)
+        scores = pd.read_csv(file)
+        if set(scores["utterance_id"]) - {name for _, table in runs.values() for name in table["utterance_id"]}:
+            raise UserError(
+                f"{file}: of clips that are no longer in the dataset; remove {file.parent}, or give other --runs"
+            )
+        return scores
     parts = []
     for fold, (run, table) in runs.items():
         reader = ConditionReader(table, CONDITIONS[condition][1], seed)

@@ -61,6 +61,13 @@ def test_every_clip_is_judged_once_by_a_model_that_did_not_hear_its_page(
     assert again.count("is finished already") == 2
     assert again.splitlines()[-4:] == first.splitlines()[-4:]
 
+    (folder / "scores_1s.csv").write_text(scores.iloc[:-3].to_csv(index=False), encoding="utf-8")
+    assert run(*options) == 1  # as if three clips could not have been read
+    assert "1s: 3 of 16 clips could not be judged" in capsys.readouterr().out
+    scores.assign(utterance_id="another").to_csv(folder / "scores_1s.csv", index=False)
+    assert run(*options) == 2
+    assert "of clips that are no longer in the dataset" in capsys.readouterr().err
+
 
 def scored(rows):
     return pd.DataFrame(rows, columns=["page", "label", "spoof_logit"]).assign(fold="pages-1-of-4")
