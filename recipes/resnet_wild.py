@@ -2,8 +2,9 @@
 
 Everything in it serves the pages and systems it has not heard: the network sees fine structure alone, for formants,
 microphones and noise floors are each page's own; augmentations, one on top of the other, hit both classes (one that is
-named three times is drawn three times as often); pages and attacks count evenly; two fifths of each epoch are
-recordings of --extra, each beside a copy of it that was cropped and augmented alike. TRAINING.md has the figures.
+named three times is drawn three times as often); pages and attacks count evenly; two fifths of each epoch are pairs, a
+recording of --extra and a copy of it, cropped and augmented alike. Two trainings of it are averaged; TRAINING.md has
+the figures.
 
     python main.py --recipe resnet_wild --data wild --extra corpus            # one quarter of the pages measures
     python cross_validate.py --recipe resnet_wild --data wild --extra corpus  # each of them in turn
@@ -16,7 +17,7 @@ RECIPE = Config(
     recipe="resnet_wild",
     model="small_resnet",
     model_args={"width": 0.5},
-    features=FeatureConfig("log_stft", window=512),
+    features=FeatureConfig("log_stft", 32_000, window=512),
     training=TrainingConfig(
         split="pages-1-of-4",
         select="last",  # what measures chooses nothing

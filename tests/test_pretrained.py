@@ -12,7 +12,7 @@ from clip_reader import ClipReader
 from data_utils import read_dataset
 from inference import DEFAULT_MODEL, judge_clips, predict_audio
 from metrics import compute_eer
-from model import PRETRAINED, load_model, parameter_count, read_card, spoof_logits
+from model import PRETRAINED, load_model, parameter_count, read_card, sha256, spoof_logits
 from ship import check_signal
 
 SHIPPED = sorted(path.stem for path in PRETRAINED.glob("*.keras"))
@@ -33,7 +33,8 @@ def test_small_and_with_a_whole_card(name):
     file = PRETRAINED / f"{name}.keras"
     card = read_card(file)
     assert file.stat().st_size < LARGEST
-    assert parameter_count(load_model(name)) == card["parameters"] <= MOST_PARAMETERS  # load_model checks the sha256
+    assert card["sha256"] == sha256(file)
+    assert parameter_count(load_model(name)) == card["parameters"] <= MOST_PARAMETERS
     assert set(card["operating_points"]) == {"FAR 1 %", "EER", "FRR 1 %"}
     for condition, row in card["leave_pages_out"].items():
         assert row["low_clips"] < row["eer"] < row["high_clips"], condition
@@ -45,6 +46,18 @@ def test_small_and_with_a_whole_card(name):
     point = card["operating_point"]
     low, high = point["uncertain"]
     assert low <= point["threshold"] <= high and point["calibration"]["a"] > 0
+
+
+@pytest.mark.parametrize("name", [DEFAULT_MODEL])
+def test_the_card_says_what_a_verdict_is_worth(name):
+    card = read_card(PRETRAINED / f"{name}.keras")
+    for condition, row in card["leave_pages_out"].items():
+        assert 0 < row["decided"] < 1 and row["wrong_of_decided"] < row["eer"], condition  # to abstain is worth it
+    about = json.loads((PRETRAINED / f"{name}.about.json").read_text(encoding="utf-8"))
+    assert {"domain", "licence", "limits", "never_heard", "minimum_seconds", "elsewhere"} == set(about)
+    assert all(card[key] == value for key, value in about.items())
+    assert set(card["leave_pages_out_by_kind"]) == {"tts", "vc", "vocoder", "codec"}
+    assert card["leave_pages_and_families_out"]["fakes"] > 500 and len(card["leave_pages_out_by_page"]) > 10
 
 
 @pytest.mark.parametrize("name", SHIPPED)
