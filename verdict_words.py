@@ -99,7 +99,7 @@ def card_rows(card: dict[str, Any]) -> dict[str, str]:
     data, metrics = card.get("data", {}), card.get("metrics", {})
     rows = {
         "Network": f"{card.get('model', 'unknown')}, {card.get('parameters', 0):,} parameters",
-        "Trained on": data.get("dataset", "unknown"),
+        "Trained on": card.get("domain") or data.get("dataset", "unknown"),
         **{f"{name} clips": counted(clips) for name, clips in data.get("clips", {}).items()},
         **{f"EER on {name}": equal_errors(report) for name, report in metrics.items()},
     }
@@ -114,9 +114,10 @@ def card_rows(card: dict[str, Any]) -> dict[str, str]:
         )
     if "minimum_seconds" in card:
         rows["Shortest clip"] = f"{card['minimum_seconds']:g} s"
-    for name, title in (("never_heard", "Never heard"), ("limits", "What it gets wrong")):
-        if name in card:
-            rows[title] = "; ".join(card[name])
+    if "never_heard" in card:
+        rows["Never heard"] = "; ".join(card["never_heard"])
+    if "limits" in card:
+        rows["What it gets wrong"] = ". ".join(card["limits"]) + "."
     return rows | {"Licence": card.get("licence", "not stated"), "SHA-256": card.get("sha256", "unknown")}
 
 

@@ -185,7 +185,7 @@ def test_what_ships_comes_first_and_says_how_it_fares_on_pages_it_had_not_heard(
         "noise": {"eer": 0.2, "low_pages": 0.1, "high_pages": 0.3},
     }
     model = as_model(site / "runs" / "spoof")
-    save_model(model, shipped, {"model": "simple_cnn", "limits": ["music", "bells"], "leave_pages_out": apart})
+    save_model(model, shipped, {"model": "simple_cnn", "limits": ["Music", "Bells"], "leave_pages_out": apart})
     try:
         page = open_page(site)
         assert page.selectbox[0].value == "voice"
@@ -195,7 +195,7 @@ def test_what_ships_comes_first_and_says_how_it_fares_on_pages_it_had_not_heard(
     text = text.replace("**", "")
     assert "EER on pages it had not heard: 12.0 % [8.0, 16.0]; worst, noise: 20.0 % [10.0, 30.0]" in text
     assert "undecided on 40 % of the clips, sure of 60 %, 5 % of these wrong" in text
-    assert "What it gets wrong: music; bells" in text
+    assert "What it gets wrong: Music. Bells." in text
 
 
 def test_an_uncalibrated_model_promises_nothing(page, tmp_path):
