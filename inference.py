@@ -129,7 +129,7 @@ def checked_waveform(waveform: np.ndarray, name: str) -> np.ndarray:
             f"{waveform.dtype} {waveform.shape}; load_audio gives one"
         )
     if len(waveform) < MIN_SECONDS * SAMPLE_RATE:
-        raise AudioError(f"{name}: {len(waveform):,} samples; at least {MIN_SECONDS} s is needed")
+        raise AudioError(f"{name}: {len(waveform) / SAMPLE_RATE:.4f} s long; at least {MIN_SECONDS} s is needed")
     return waveform
 
 
