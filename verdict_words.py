@@ -132,7 +132,7 @@ def unheard_pages(apart: dict[str, dict[str, float]]) -> str:
         return f"{100 * row['eer']:.1f} % [{100 * row['low_pages']:.1f}, {100 * row['high_pages']:.1f}]"
 
     worst = max(apart, key=lambda name: apart[name]["eer"])
-    return f"{shown(apart['clean'])}; worst, {worst}: {shown(apart[worst])}"
+    return shown(apart["clean"]) + (f"; worst, {worst}: {shown(apart[worst])}" if worst != "clean" else "")
 
 
 def unheard_verdicts(row: dict[str, float]) -> str:

@@ -176,6 +176,11 @@ def test_the_card_is_shown(page):
     assert rows["Licence"] == "for research alone"
 
 
+def test_a_detector_that_was_measured_clean_alone_has_no_worst_condition():
+    row = {"eer": 0.12, "low_pages": 0.08, "high_pages": 0.16}
+    assert verdict_words.unheard_pages({"clean": row}) == "12.0 % [8.0, 16.0]"
+
+
 def test_what_ships_comes_first_and_says_how_it_fares_on_pages_it_had_not_heard(site, open_page):
     shipped = site / "pretrained" / "voice.keras"
     shipped.parent.mkdir()
