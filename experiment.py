@@ -197,10 +197,7 @@ def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path, progress
         print("no eval clips of both classes: the figures below are dev's, on which the model was chosen")
         if config.asv_scores is not None:
             print(f"{config.asv_scores} is not used: a t-DCF is computed on eval only")
-    counts = {
-        name: {label: int((rows["label"] == i).sum()) for i, label in enumerate(LABELS)}
-        for name, rows in tables.items()
-    }
+    counts = {name: class_counts(rows) for name, rows in tables.items()}
     card = {
         "model": config.model,
         "parameters": parameter_count(model),
@@ -225,6 +222,11 @@ def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path, progress
     write_json(run / "metrics.json", reports)  # its presence says that the run is complete
     leave_report(run, pd.concat(tables.values()))
     return reports
+
+
+def class_counts(rows: pd.DataFrame) -> dict[str, int]:
+    """How many clips of each class, by its name."""
+    return {label: int((rows["label"] == number).sum()) for number, label in enumerate(LABELS)}
 
 
 def leave_report(run: Path, clips: pd.DataFrame) -> None:

@@ -26,7 +26,7 @@ from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, Config, read_config, se
 from cross_validate import errors_by, extra_families, figures, fold_config, kind_errors, unheard_families
 from data_utils import read_dataset
 from errors import CommandParser, UserError, run_command
-from experiment import claimed, environment, logged
+from experiment import claimed, class_counts, environment, logged
 from inference import judge
 from metrics import error_rates
 from model import (
@@ -147,7 +147,7 @@ def distinct(clips: pd.DataFrame) -> dict[str, int]:
     if "extra" in clips:
         again = clips["extra"] & (clips["label"] == BONAFIDE) & clips["source"].isin(recording_names(clips))
         clips = clips[~again]
-    return {label: int((clips["label"] == number).sum()) for number, label in enumerate(LABELS)}
+    return class_counts(clips)
 
 
 def make_card(
@@ -157,7 +157,7 @@ def make_card(
     together = pd.concat(scores.values())
     point = operating_point(-together["spoof_logit"].to_numpy(np.float64), together["label"].to_numpy(), BAND)
     clean = scores["clean"]
-    point |= {f"dev_{label}": int((clean["label"] == number).sum()) for number, label in enumerate(LABELS)}
+    point |= {f"dev_{label}": count for label, count in class_counts(clean).items()}
     domain = about.get("domain", f"the dataset {dataset_name(config.data)}")
     point["source"] = f"clips of {domain} in {len(scores)} conditions, by models that had not heard their page"
     spoof = clips[clips["label"] == SPOOF]
