@@ -80,3 +80,38 @@ def table(tmp_path: Path) -> pd.DataFrame:
         soundfile.write(path, pcm, 16_000)
         rows.append((str(path), BONAFIDE if k % 4 == 0 else SPOOF, "-" if k % 4 == 0 else f"A{k % 3}"))
     return pd.DataFrame(rows, columns=["path", "label", "attack"])
+
+
+@pytest.fixture
+def tiny_in_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network of `tiny_training` goes by the name `tiny`."""
+    from tiny_training import tiny_network
+
+    from model import MODELS, ModelSpec  # not above: tests that train nothing start without Keras
+
+    monkeypatch.setitem(MODELS, "tiny", ModelSpec(tiny_network, "log_stft", "for tests"))
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
+    from tiny_training import write_tones
+
+    return write_tones(tmp_path_factory.mktemp("tones"))
+
+
+@pytest.fixture
+def tables(tones: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Clips of two splits that are quickly learned."""
+    return {name: part.copy() for name, part in tones.items()}
+
+
+@pytest.fixture
+def new_run(tmp_path: Path) -> Callable[[str], Path]:
+    """Makes run folders."""
+
+    def make(name: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        return folder
+
+    return make
