@@ -6,7 +6,7 @@
 One budget means: the same clips, split and seed (those of the first recipe), one stage of so many epochs, selection by
 dev EER; all else is each recipe's own. A comparison is a folder runs/compare-<key> with compare.csv, compare.png,
 report.html, which shows both and links to every run's own report, and a run folder for each recipe. The key stands
-for all settings, so the same command goes on where it was stopped, and finished runs are not trained again.
+for all settings and clips, so the same command goes on where it was stopped, and finished runs are not trained again.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from model import MODELS, build_network, load_model, parameter_count, read_card
 from plots import best_row, comparison_chart, dev_curves
 from recipes import load_recipe, recipe_names, recipe_published
 from run_findings import percent
-from splits import SPLITS
+from splits import SPLITS, clips_key
 
 SPEED_CLIPS = 64  # enough to measure how fast a model scores
 
@@ -89,7 +89,7 @@ def compare(configs: list[Config], epochs: int, runs: Path, fresh: bool = False)
         raise UserError("--compare takes two or more different recipes: --compare resmax_stft,lcnn_la")
     configs = [under_one_budget(config, configs[0], epochs) for config in configs]
     tables = prepare_tables(configs[0])
-    folder = runs / f"compare-{settings_key([config.to_dict() for config in configs])}"
+    folder = runs / f"compare-{settings_key([clips_key(tables), *(config.to_dict() for config in configs)])}"
     rows, failures = [], []
     for config in configs:
         print(f"\n--- {config.recipe}: {config.model} on {config.features.kind}")

@@ -6,8 +6,8 @@
 Takes every option of main.py but --split. Nothing is chosen on the pages that measure: the last epoch is kept
 (`--select last`). Each clip is judged once, as predict_audio judges it, by the model that heard nothing of its page,
 clean and in every condition of robustness.py. The folder runs/cv-<key> holds a run folder for each part,
-scores_<condition>.csv and figures.csv; the key stands for all settings, so the same command goes on where it was
-stopped.
+scores_<condition>.csv and figures.csv; the key stands for all settings and clips, so the same command goes on where
+it was stopped.
 """
 
 from dataclasses import replace
@@ -28,7 +28,7 @@ from main import configure, training_options
 from metrics import bootstrap_intervals, compute_eer
 from model import load_model
 from robustness import CONDITIONS, ConditionReader, chosen_conditions
-from splits import PAGE_SPLITS
+from splits import PAGE_SPLITS, clips_key
 
 FOLDS = list(PAGE_SPLITS)
 KEPT = ["utterance_id", "page", "kind", "family", "attack", "label", "fold", "spoof_logit"]  # columns of scores
@@ -39,13 +39,23 @@ def fold_config(config: Config, fold: str) -> Config:
     return replace(config, training=replace(config.training, split=fold, select="last"))
 
 
-def train_folds(config: Config, folder: Path) -> dict[str, tuple[Path, pd.DataFrame]]:
-    """Every part's run folder and the clips it was not trained on; what is finished is not trained again."""
-    runs = {}
+def prepare_folds(config: Config) -> dict[str, dict[str, pd.DataFrame]]:
+    """The tables of every part."""
+    folds = {}
     for fold in FOLDS:
         print(f"\n--- {fold}")
+        folds[fold] = prepare_tables(fold_config(config, fold))
+    return folds
+
+
+def train_folds(
+    config: Config, folds: dict[str, dict[str, pd.DataFrame]], folder: Path
+) -> dict[str, tuple[Path, pd.DataFrame]]:
+    """Every part's run folder and the clips it was not trained on; what is finished is not trained again."""
+    runs = {}
+    for fold, tables in folds.items():
+        print(f"\n--- {fold}")
         part = fold_config(config, fold)
-        tables = prepare_tables(part)
         runs[fold] = finished_run(part, folder) or carry_out(part, tables, folder), tables["dev"]
     return runs
 
@@ -55,12 +65,7 @@ def out_of_fold_scores(
 ) -> pd.DataFrame:
     """The logit of every clip in one condition, by the model that did not hear its page; kept in a CSV."""
     if file.is_file():
-        scores = pd.read_csv(file)
-        if set(scores["utterance_id"]) - {name for _, table in runs.values() for name in table["utterance_id"]}:
-            raise UserError(
-                f"{file}: of clips that are no longer in the dataset; remove {file.parent}, or give other --runs"
-            )
-        return scores
+        return pd.read_csv(file)
     parts = []
     for fold, (run, table) in runs.items():
         reader = ConditionReader(table, CONDITIONS[condition][1], seed)
@@ -153,8 +158,10 @@ def main(argv: list[str] | None = None) -> int:
     config = configure(arguments)
     if config.data is None:
         raise UserError("--data DIR is needed, a dataset whose list names the page of every clip")
-    folder = arguments.runs / f"cv-{settings_key(fold_config(config, '').to_dict())}"
-    runs = train_folds(config, folder)
+    folds = prepare_folds(config)
+    keys = [clips_key(tables) for tables in folds.values()]
+    folder = arguments.runs / f"cv-{settings_key([*keys, fold_config(config, '').to_dict()])}"
+    runs = train_folds(config, folds, folder)
     head = f"{'condition':<14} {'clips':>6} {'EER %':>7} {'95 % clips':>14} {'95 % pages':>14}"
     print(f"\n{head} {'of folds':>8} {'of pages':>8}")
     rows, scores = {}, {}

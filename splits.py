@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from config import BONAFIDE, SPOOF
+from config import BONAFIDE, SPOOF, settings_key
 from errors import UserError
 from protocols import UNKNOWN_ATTACK, UNKNOWN_PAGE, UNKNOWN_SPEAKER
 
@@ -251,6 +251,11 @@ def with_extra(tables: dict[str, pd.DataFrame], extra: pd.DataFrame, official: b
     out = pd.concat([train.assign(extra=False), extra[~judged].assign(extra=True)], ignore_index=True)
     out.attrs = train.attrs
     return out
+
+
+def clips_key(tables: dict[str, pd.DataFrame]) -> str:
+    """Eight letters that stand for which clips are in which split, in which order."""
+    return settings_key({name: table["utterance_id"].tolist() for name, table in tables.items()})
 
 
 def stratified_sample(table: pd.DataFrame, fraction: float, seed: int = 1) -> pd.DataFrame:

@@ -34,7 +34,7 @@ from optimizers import make_optimizer
 from plots import learning_curves
 from sampling import epoch_length
 from schedule import Stage, learning_rate, plan_stages
-from splits import stratified_sample
+from splits import clips_key, stratified_sample
 
 # ---------------------------------------------------------------- the run
 
@@ -57,14 +57,18 @@ def train(
     set_up_keras(training)
     model, trainer = compile_model(config)
     checkpoint, progress = Checkpoint(trainer, run), read_progress(run)
-    backend = keras.backend.backend()
+    backend, clips = keras.backend.backend(), clips_key({"train": train_table, "dev": dev_table})
     if progress.epoch:
+        if progress.clips != clips:
+            raise UserError(
+                f"{run}: was begun with other clips than there are now; remove it, or begin anew with --fresh"
+            )
         if progress.backend != backend:
             raise UserError(
                 f"{run}: was trained on {progress.backend}, this is {backend}; set KERAS_BACKEND or say --fresh"
             )
         checkpoint.read()
-    progress.backend = backend
+    progress.backend, progress.clips = backend, clips
     train_table = train_table.reset_index(drop=True)
     reader = ClipReader(train_table, training.cache)
     dev_reader = ClipReader(dev_table, training.cache)

@@ -134,6 +134,13 @@ def test_no_readable_clip_is_one_line(tables, new_run, tmp_path):
         train(tiny_config(cache="none"), gone, tables["dev"], new_run("gone"))
 
 
+def test_a_run_of_other_clips_is_not_gone_on_with(tables, new_run):
+    run = new_run("fewer")
+    train(tiny_config(epochs=(2,)), tables["train"], tables["dev"], run, stop_after=1)
+    with pytest.raises(UserError, match="begun with other clips than there are now"):
+        train(tiny_config(epochs=(2,)), tables["train"].iloc[:-1], tables["dev"], run)
+
+
 def test_a_damaged_state_is_refused_with_the_way_out(new_run):
     run = new_run("damaged_state")
     (run / "last.npz").write_bytes(b"half a file")
