@@ -167,15 +167,10 @@ def show_results(detector: Detector, uploads: list[Any], results: list[dict[str,
 
 def show_table(uploads: list[Any], results: list[dict[str, Any] | AudioError]) -> None:
     """One row a clip, and the same table as `inference.py --csv` writes it."""
-    from inference import CSV_COLUMNS
+    from inference import CSV_COLUMNS, table_row
     from verdict_words import VERDICTS
 
-    rows = [
-        {"path": upload.name, "error": str(result)}
-        if isinstance(result, AudioError)
-        else {**result, "warnings": "; ".join(result["warnings"])}
-        for upload, result in zip(uploads, results, strict=True)
-    ]
+    rows = [table_row(upload.name, result) for upload, result in zip(uploads, results, strict=True)]
     table = pd.DataFrame(rows, columns=CSV_COLUMNS)
     shown = table[["path", "verdict", "spoof_probability", "seconds", "warnings", "error"]].rename(
         columns={"path": "clip", "spoof_probability": "spoof probability"}

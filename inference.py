@@ -49,6 +49,7 @@ CSV_COLUMNS = (
     "spoof_probability",
     "logit",
     "threshold",
+    "calibrated_on",
     "seconds",
     "warnings",
     "error",
@@ -111,6 +112,7 @@ def predict_waveform(model: keras.Model, waveform: np.ndarray, name: str = "wave
         "logit": logit,
         "threshold": point["threshold"],
         "uncertain_band": list(point["uncertain"]),
+        "calibrated_on": calibration_source(model),
         "seconds": len(waveform) / SAMPLE_RATE,
         "windows": len(windows),
         "pooling": POOLING,
@@ -156,12 +158,17 @@ def operating_point(model: keras.Model) -> dict[str, Any]:
     return {"threshold": 0.0, "uncertain": [0.0, 0.0]}
 
 
+def calibration_source(model: keras.Model) -> str | None:
+    """The clips that the probabilities of a model refer to; None where they are not calibrated."""
+    point = operating_point(model)
+    return point.get("source", "the dev part of the data it was trained on") if point.get("calibration") else None
+
+
 def calibration_note(model: keras.Model) -> str:
     """What the probabilities of a model refer to, in one line."""
-    point = operating_point(model)
-    if "calibration" not in point:
+    source = calibration_source(model)
+    if source is None:
         return "probabilities are not calibrated: take them as a rank only"
-    source = point.get("source", "the dev part of the data it was trained on")
     return f"probabilities are calibrated on {source}, for equally many recorded and synthetic clips"
 
 
@@ -289,6 +296,13 @@ def predict_folder(
             yield path, error
 
 
+def table_row(name: str, result: Prediction | AudioError) -> dict[str, Any]:
+    """The verdict on a file, or its error, under the names of CSV_COLUMNS."""
+    if isinstance(result, AudioError):
+        return {"path": name, "error": str(result)}
+    return {**result, "warnings": "; ".join(result["warnings"])}
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(description="A verdict on audio files: recorded speech or synthetic?")
     parser.add_argument("files", nargs="+", metavar="FILE_OR_DIR")
@@ -304,14 +318,13 @@ def main(argv: list[str] | None = None) -> int:
     rows, failures = [], []
     files = find_audio(arguments.files)
     model = load_model(arguments.model)
-    results = predict_folder(model, files)
-    for path, result in tqdm(results, "files", len(files), leave=False, disable=None if len(files) > 9 else True):
+    judged = predict_folder(model, files)
+    for path, result in tqdm(judged, "files", len(files), leave=False, disable=None if len(files) > 9 else True):
+        rows.append(table_row(str(path), result))
         if isinstance(result, AudioError):
             failures.append(result)
-            rows.append({"path": str(path), "error": str(result)})
             line = json.dumps({"path": str(path), "error": str(result)})
         else:
-            rows.append({**result, "warnings": "; ".join(result["warnings"])})
             line = json.dumps(result) if arguments.json else str(result)
         if arguments.json or not isinstance(result, AudioError):
             tqdm.write(line)

@@ -252,6 +252,7 @@ def test_the_command_goes_on_past_bad_files_lists_them_and_ends_1(folder, tmp_pa
     table = pd.read_csv(out)
     assert table["error"].isna().sum() == 3 and len(table) == 7
     assert {"path", "prediction", "verdict", "spoof_probability", "logit"} <= set(table)
+    assert set(table["calibrated_on"].dropna()) == {"the dev part of the data it was trained on"}
 
 
 def test_the_command_prints_json_lines(folder, command):
@@ -259,6 +260,7 @@ def test_the_command_prints_json_lines(folder, command):
     files = (clips / "good_0.flac", clips / "empty.wav")
     code, output, _ = command(inference.main, *files, "--model", folder / "resmax_model.keras", "--json")
     first, second = map(json.loads, output.splitlines())
+    assert first["calibrated_on"] == "the dev part of the data it was trained on"
     assert first["prediction"] in ("bonafide", "spoof") and "0 bytes" in second["error"]
     assert code == 1
 
@@ -275,8 +277,10 @@ def test_the_note_says_what_probabilities_refer_to(folder):
     model = load_model(folder / "resmax_model.keras")
     set_operating_point(model, POINT | {"source": "scores of unheard pages"})
     assert "calibrated on scores of unheard pages, for equally many" in calibration_note(model)
+    assert predict_waveform(model, speech_like(1))["calibrated_on"] == "scores of unheard pages"
     set_operating_point(model, {"threshold": 0.0, "uncertain": [0.0, 0.0]})
     assert "not calibrated" in calibration_note(model)
+    assert predict_waveform(model, speech_like(1))["calibrated_on"] is None
 
 
 def test_one_line_for_an_unknown_model_and_an_empty_folder(folder, tmp_path, command):
