@@ -31,6 +31,8 @@ from robustness import CONDITIONS, ConditionReader, chosen_conditions
 from splits import PAGE_SPLITS, clips_key
 
 FOLDS = list(PAGE_SPLITS)
+# what a family goes by where its name does not tell what it is made of
+ALIASES = {"qppwg": "parallelwavegan", "fs2": "fastspeech2"}
 KEPT = ["utterance_id", "page", "kind", "family", "attack", "label", "fold", "spoof_logit"]  # columns of scores
 
 
@@ -60,22 +62,22 @@ def train_folds(
     return runs
 
 
-def out_of_fold_scores(
-    runs: dict[str, tuple[Path, pd.DataFrame]], condition: str, seed: int, file: Path
-) -> pd.DataFrame:
+def out_of_fold_scores(runs: dict[str, tuple[Path, pd.DataFrame]], condition: str, file: Path) -> pd.DataFrame:
     """The logit of every clip in one condition, by the model that did not hear its page; kept in a CSV."""
     if file.is_file():
         return pd.read_csv(file)
     parts = []
     for fold, (run, table) in runs.items():
-        reader = ConditionReader(table, CONDITIONS[condition][1], seed)
+        reader = ConditionReader(table, CONDITIONS[condition][1])
         rows, logits = judge_clips(load_model(run), reader, f"{condition}, {fold}")
         for reason in reader.new_failures():
             print(f"left out: {reason}")
         parts.append(table.iloc[rows].assign(fold=fold, spoof_logit=logits))
         keras.backend.clear_session()
     scores = pd.concat(parts, ignore_index=True)[KEPT]
-    scores.to_csv(file, index=False)
+    unfinished = file.with_name(f"unfinished_{file.name}")
+    scores.to_csv(unfinished, index=False)
+    unfinished.replace(file)
     return scores
 
 
@@ -88,15 +90,14 @@ def errors_by(scores: pd.DataFrame, column: str) -> pd.Series:
     )
 
 
-def figures(scores: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
-    """EER of all clips with its intervals over clips and over pages, of the folds' mean, and of the pages' mean."""
+def figures(scores: pd.DataFrame) -> dict[str, Any]:
+    """EER of all clips with its intervals over clips and over pages, and the mean EER of the pages."""
     cm, labels = -scores["spoof_logit"].to_numpy(np.float64), scores["label"].to_numpy()
-    by_fold = errors_by(scores, "fold")
     result = {"clips": len(scores), "eer": compute_eer(cm, labels)[0]}
     for name, groups in (("clips", None), ("pages", scores["page"])):
-        low, high = bootstrap_intervals(cm, labels, speakers=groups, seed=seed)["eer"]
+        low, high = bootstrap_intervals(cm, labels, speakers=groups)["eer"]
         result |= {f"low_{name}": low, f"high_{name}": high}
-    return result | {"eer_of_folds": float(np.mean(by_fold)), "eer_of_pages": float(errors_by(scores, "page").mean())}
+    return result | {"eer_of_pages": float(errors_by(scores, "page").mean())}
 
 
 def kind_errors(scores: pd.DataFrame) -> pd.Series:
@@ -112,7 +113,10 @@ def kind_errors(scores: pd.DataFrame) -> pd.Series:
 def family_parts(table: pd.DataFrame) -> pd.Series:
     """What each clip's family (its attack, where none is named) is put together of: Tacotron2+HiFi-GAN is two."""
     family = table["family"].where(table["family"] != "-", table["attack"])
-    return family.str.lower().str.replace(r"[-_ ]", "", regex=True).str.split("+")
+    plain = family.str.lower().str.replace(r"[-_ ]", "", regex=True)
+    for short, long in ALIASES.items():
+        plain = plain.str.replace(short, long, regex=False)
+    return plain.str.split("+")
 
 
 def extra_families(config: Config) -> set[str]:
@@ -123,17 +127,30 @@ def extra_families(config: Config) -> set[str]:
     return set(family_parts(extra[extra["label"] == SPOOF]).explode())
 
 
-def unheard_families(scores: pd.DataFrame, heard: set[str], seed: int = 0) -> dict[str, Any]:
-    """Figures of all recordings and of the fakes of families that one part alone holds, and no `heard` one is part of.
+def akin(first: str, second: str) -> bool:
+    """Whether the name of one family holds the other's, as Unit-HiFiGAN does HiFi-GAN."""
+    return first in second or second in first
+
+
+def unheard_families(scores: pd.DataFrame, heard: set[str]) -> dict[str, Any]:
+    """Figures of all recordings and of the fakes of families that one part alone holds, and no `heard` one is akin to.
 
     The model that judged such a fake had heard neither its page nor its family. Empty where there is none.
     """
-    parts = family_parts(scores).explode()  # a row for each part of a clip's family
-    known = scores["fold"].reindex(parts.index).groupby(parts.to_numpy()).transform("nunique").gt(1) | parts.isin(heard)
-    unheard = (scores["label"] == SPOOF) & ~known.groupby(level=0).any()
+    spoof = scores["label"] == SPOOF
+    parts = family_parts(scores[spoof]).explode()  # a row for each part of a clip's family
+    folds = scores["fold"].reindex(parts.index).groupby(parts.to_numpy()).agg(set)
+
+    def is_known(part: str) -> bool:
+        return len(set().union(*folds[[akin(part, other) for other in folds.index]])) > 1 or any(
+            akin(part, other) for other in heard
+        )
+
+    known = parts.map({part: is_known(part) for part in folds.index})
+    unheard = ~known.groupby(level=0).any().reindex(scores.index, fill_value=True)
     if not unheard.any():
         return {}
-    return {"fakes": int(unheard.sum()), **figures(scores[unheard | (scores["label"] == BONAFIDE)], seed)}
+    return {"fakes": int(unheard.sum()), **figures(scores[unheard | ~spoof])}
 
 
 def format_figures(condition: str, row: dict[str, Any]) -> str:
@@ -154,7 +171,8 @@ def main(argv: list[str] | None = None) -> int:
     names = chosen_conditions(arguments.conditions)
     for option in ("split", "select", "demo", "list", "compare", "fresh", "stop_after"):
         if getattr(arguments, option):
-            raise UserError(f"cross_validate.py makes the splits and trains each to its end: leave out --{option}")
+            words = f"--{option.replace('_', '-')}"
+            raise UserError(f"cross_validate.py makes the splits and trains each to its end: leave out {words}")
     config = configure(arguments)
     if config.data is None:
         raise UserError("--data DIR is needed, a dataset whose list names the page of every clip")
@@ -167,8 +185,9 @@ def main(argv: list[str] | None = None) -> int:
     rows, scores = {}, {}
     for condition in names:
         file = folder / f"scores_{condition}.csv"
-        scores[condition] = out_of_fold_scores(runs, condition, config.training.seed, file)
-        rows[condition] = figures(scores[condition], config.training.seed)
+        scores[condition] = out_of_fold_scores(runs, condition, file)
+        rows[condition] = figures(scores[condition])
+        rows[condition]["eer_of_folds"] = float(errors_by(scores[condition], "fold").mean())
         print(format_figures(condition, rows[condition]), flush=True)
     pd.DataFrame(rows).T.rename_axis("condition").to_csv(folder / "figures.csv")
     clean = scores[names[0]]
@@ -178,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"  {100 * error:5.1f} %  {page}  ({counts[BONAFIDE]} bona fide, {counts[SPOOF]} spoof)")
     for kind, error in kind_errors(clean).items():
         print(f"{100 * error:5.1f} %  {kind} against all recordings ({(clean['kind'] == kind).sum()} clips)")
-    if unheard := unheard_families(clean, extra_families(config), config.training.seed):
+    if unheard := unheard_families(clean, extra_families(config)):
         print(f"{100 * unheard['eer']:5.1f} %  families that one part alone holds ({unheard['fakes']} clips)")
     print(f"folder {folder}")
     clips = sum(len(table) for _, table in runs.values())

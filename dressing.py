@@ -56,7 +56,7 @@ def same_limits(copy: np.ndarray, original: np.ndarray) -> np.ndarray:
 def dress(copy: np.ndarray, original: np.ndarray) -> np.ndarray:
     """The copy with the original's length, colour, low-pass, course of loudness, level, peak limit, digital zeros."""
     samples = len(original)
-    copy = np.nan_to_num(np.pad(copy, (0, max(0, samples - len(copy))))[:samples]).astype(np.float32)
+    copy = np.pad(copy, (0, max(0, samples - len(copy))))[:samples].astype(np.float32)
     copy = same_band(match_long_term_spectrum(copy, original), original)
     for _ in range(2):  # a pause after a loud sound needs a second look
         gain = np.clip(_loudness(original) / _loudness(copy), 1e-3, 8)

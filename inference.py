@@ -106,9 +106,13 @@ def predict_waveform(model: keras.Model, waveform: np.ndarray, name: str = "wave
     warnings = quality_warnings(waveform)
     if not point.get("calibration"):
         warnings.append(NO_OPERATING_POINT)
+    judged = judge(logit, point)
+    if len(waveform) < (shortest := point.get("minimum_seconds", 0)) * SAMPLE_RATE:
+        judged["verdict"] = "uncertain"
+        warnings.append(f"undecided: below {shortest:g} s the detector has not been measured")
     values = {
         "path": name,
-        **judge(logit, point),
+        **judged,
         "logit": logit,
         "threshold": point["threshold"],
         "uncertain_band": list(point["uncertain"]),

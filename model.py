@@ -303,9 +303,12 @@ def read_card(path: Path) -> dict[str, Any] | None:
     """The card beside a model file, if it has one."""
     card = path.with_suffix(".json")
     try:
-        return json.loads(card.read_text(encoding="utf-8")) if card.is_file() else None
+        content = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else None
     except ValueError as error:
         raise UserError(f"{card}: not a readable model card ({error})") from error
+    if not isinstance(content, dict | None):
+        raise UserError(f"{card}: not a model card, which is a JSON object")
+    return content
 
 
 def sha256(path: Path) -> str:

@@ -68,6 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the clips")
     parser.add_argument("--seed", type=int, default=1, help="of the order in which files are joined (default 1)")
     options = parser.parse_args(arguments)
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed}: must be 0 or more")
     speakers = []
     for name, pattern in SOURCES.items():
         folders = (folder for folder in sorted(options.unpacked.glob(pattern)) if folder.name not in TWICE)

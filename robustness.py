@@ -3,10 +3,11 @@
     python robustness.py runs/<run> --data DIR [--split dev] [--conditions clean,mp3,1s] [--limit N] [--out table.csv]
 
 Both classes go through every condition, and a clip is judged as predict_audio judges it, from all its windows. What is
-random in a condition comes from the seed and the clip's place in the table, so two models hear the same. FAR and FRR
-are at the model's own threshold, which no condition moves.
+random in a condition comes from the seed and the clip's name, so two models hear the same, and so does
+cross_validate.py. FAR and FRR are at the model's own threshold, which no condition moves.
 """
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,13 @@ CONDITIONS: dict[str, tuple[str, Condition]] = {
 class ConditionReader(ClipReader):
     """Reads the clips of a table through one condition."""
 
-    def __init__(self, table: pd.DataFrame, condition: Condition, seed: int):
+    def __init__(self, table: pd.DataFrame, condition: Condition, seed: int = 1):
         super().__init__(table)
         self.condition, self.seed = condition, seed
+        self.draws = [zlib.crc32(name.encode()) for name in table["utterance_id"]]
 
     def read(self, row: int) -> np.ndarray:
-        return self.condition(super().read(row), np.random.default_rng((self.seed, row)))
+        return self.condition(super().read(row), np.random.default_rng((self.seed, self.draws[row])))
 
 
 def measure(model: keras.Model, reader: ConditionReader, name: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Score a dataset with a trained model, its own or another one, and say how well that goes.
 
     python score.py runs/<run> --data in_the_wild                    # every labelled clip; scores.txt and a report
-    python score.py pretrained/aasist.keras --data LA --split eval --score bonafide-logit --out aasist_eval.txt
+    python score.py imported/aasist.keras --data LA --split eval --score bonafide-logit --out aasist_eval.txt
 
 What is written is a score file of the ASVspoof layout, from the first window of every clip; `python evaluate.py`
 gives its figures again at any time. The decision is made at the model's own threshold, which is from its dev set.
@@ -24,7 +24,16 @@ from data_utils import read_dataset
 from errors import CommandParser, UserError, run_command
 from evaluate import evaluate, format_report
 from inference import operating_point, score_clips
-from model import class_logits, find_model, load_model, read_card, save_model, set_operating_point, spoof_logits
+from model import (
+    PRETRAINED,
+    class_logits,
+    find_model,
+    load_model,
+    read_card,
+    save_model,
+    set_operating_point,
+    spoof_logits,
+)
 from score_files import write_scores
 from splits import SPLIT_ORDER, stratified_sample
 
@@ -76,6 +85,8 @@ def chosen_clips(dataset: Path, arguments: argparse.Namespace) -> pd.DataFrame:
     """The rows of a dataset that those options choose."""
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit {arguments.limit}: must be 1 or more")
+    if arguments.seed < 0:
+        raise UserError(f"--seed {arguments.seed}: must be 0 or more")
     table = read_dataset(dataset).usable(arguments.allow_missing)
     if arguments.split != "all":
         table = table[table["split"] == arguments.split]
@@ -100,6 +111,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--set-threshold is about the spoof logit, which verdicts are made of: leave out --score")
     if arguments.set_threshold and arguments.split == "eval":
         raise UserError("--set-threshold on eval would choose on the test set: give --split dev")
+    if arguments.set_threshold and find_model(arguments.model).parent == PRETRAINED:
+        raise UserError(f"--set-threshold: {arguments.model} ships with its card; copy its file, and give the copy")
     if not arguments.out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}")
     model = load_model(arguments.model)
@@ -127,11 +140,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def set_threshold(model: keras.Model, name: str, scores: pd.DataFrame, source: str) -> None:
     """Store the threshold and calibration of these scores in the model's file and card."""
-    point = fit_operating_point(scores["score"].to_numpy(), scores["label"].to_numpy()) | {"source": source}
-    set_operating_point(model, point)
     path = find_model(name)
+    kept = {key: value for key, value in operating_point(model).items() if key == "minimum_seconds"}
+    point = fit_operating_point(scores["score"].to_numpy(), scores["label"].to_numpy()) | {"source": source} | kept
+    set_operating_point(model, point)
     card = (read_card(path) or {}) | {"operating_point": point}
-    card.pop("metrics", None)  # decisions at the old threshold; a run keeps them in its metrics.json
+    for decisions in ("metrics", "operating_points"):  # at the old threshold; a run keeps them in its metrics.json
+        card.pop(decisions, None)
+    for row in card.get("leave_pages_out", {}).values():
+        for decision in ("far", "frr", "decided", "wrong_of_decided"):
+            row.pop(decision, None)
     save_model(model, path, card)
     print(f"{path}: threshold {point['threshold']:+.4f} (logit) and calibration are now those of these scores")
 

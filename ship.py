@@ -26,7 +26,7 @@ from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, Config, read_config, se
 from cross_validate import errors_by, extra_families, figures, fold_config, kind_errors, unheard_families
 from data_utils import read_dataset
 from errors import CommandParser, UserError, run_command
-from experiment import claimed, class_counts, environment, logged
+from experiment import claimed, class_counts, environment, logged, training_process
 from inference import judge
 from metrics import error_rates
 from model import (
@@ -48,17 +48,28 @@ WATCHED = 400  # clips whose loss is printed after each epoch; they are trained 
 BAND = 0.05  # share of wrong verdicts of either class that bounds the uncertain band
 
 
-def all_clips(config: Config) -> pd.DataFrame:
+def all_clips(table: pd.DataFrame, config: Config) -> pd.DataFrame:
     """Every clip of the dataset and of what is only trained on, but for a part that the dataset keeps as eval."""
-    table = read_dataset(Path(config.data)).usable(config.allow_missing)
-    if (kept := (table["split"] == "eval")).any():
+    kept = table["split"] == "eval"
+    if kept.any():
         print(f"{kept.sum():,} clips of eval are not trained on")
-    table = table[~kept].assign(split="train")
+    train = table[~kept].assign(split="train")
     if config.extra is None:
-        return table
-    nothing = table.iloc[:0]
+        return train
     extra = read_dataset(Path(config.extra)).usable(config.allow_missing)
-    return with_extra({"train": table, "dev": nothing, "eval": nothing}, extra, official=False)
+    if kept.any():
+        extra = extra[extra["split"] != "eval"]  # copies keep the split of their recording
+    nothing = train.iloc[:0]
+    return with_extra({"train": train, "dev": nothing, "eval": nothing}, extra, official=False)
+
+
+def check_scores(scores: pd.DataFrame, table: pd.DataFrame, folder: Path) -> None:
+    """Refuse scores of clips that the dataset no longer holds, or now calls otherwise."""
+    labels = table.set_index("utterance_id")["label"].reindex(scores["utterance_id"])
+    if (labels.to_numpy() != scores["label"].to_numpy()).any():
+        raise UserError(f"{folder}: scores of other clips or labels than the dataset has now; cross-validate again")
+    if unjudged := len(table) - len(scores):
+        print(f"{unjudged:,} clips have no score in {folder}: the card does not tell of them")
 
 
 def points(scores: pd.DataFrame, point: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -159,6 +170,7 @@ def make_card(
     clean = scores["clean"]
     point |= {f"dev_{label}": count for label, count in class_counts(clean).items()}
     domain = about.get("domain", f"the dataset {dataset_name(config.data)}")
+    point |= {key: about[key] for key in ("minimum_seconds",) if key in about}
     point["source"] = f"clips of {domain} in {len(scores)} conditions, by models that had not heard their page"
     spoof = clips[clips["label"] == SPOOF]
     return {
@@ -171,7 +183,7 @@ def make_card(
         "data": {
             "dataset": dataset_name(config.data),
             "clips": {"train": distinct(clips)},
-            "pages": int(clips["page"].nunique()),
+            "pages": int(clean["page"].nunique()),
             "attacks": {"train": sorted(set(spoof["attack"]))},
         },
         "leave_pages_out": {name: figures(part) | verdicts(part, point) for name, part in scores.items()},
@@ -208,6 +220,8 @@ def in_float32(models: list[keras.Model], config: Config) -> keras.Model:
 def trained_on_all(config: Config, clips: pd.DataFrame, run: Path) -> keras.Model:
     """The model after training on every clip; what was trained before is not trained again."""
     run.mkdir(exist_ok=True)
+    if (owner := training_process(run)) is not None:
+        raise UserError(f"{run}: is being trained by process {owner}")
     set_up_keras(config.training)
     with claimed(run), logged(run / "log.txt"):
         counts = clips["label"].value_counts()
@@ -227,7 +241,9 @@ def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
     if len(configs) > 1:
         sees = ",".join(sight for one in configs.values() for sight in sights(one))
         config = replace(config, model_args={**config.model_args, "sees": sees})
-    clips = all_clips(config)
+    table = read_dataset(Path(config.data)).usable(config.allow_missing)
+    check_scores(scores["clean"], table, folders[0])
+    clips = all_clips(table, config)
     model = in_float32([trained_on_all(one, clips, folder / "all") for folder, one in configs.items()], config)
     card = make_card(config, clips, scores, about) | {"parameters": parameter_count(model)}
     card["seeds"] = [one.training.seed for one in configs.values()]

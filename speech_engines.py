@@ -266,7 +266,7 @@ def espeak(seconds: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def flite(seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """Cluster units and diphones of five voices."""
+    """Cluster units and diphones of four voices."""
     voice = str(rng.choice(["kal16", "awb", "rms", "slt"]))
     pitch, stretch = rng.uniform(0.85, 1.2), rng.uniform(0.85, 1.15)
     base = {"kal16": 105, "awb": 120, "rms": 100, "slt": 170}[voice]

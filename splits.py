@@ -5,6 +5,7 @@ stratified_sample(table, 0.4, seed=1)            a share of the rows, every clas
 """
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -254,8 +255,20 @@ def with_extra(tables: dict[str, pd.DataFrame], extra: pd.DataFrame, official: b
 
 
 def clips_key(tables: dict[str, pd.DataFrame]) -> str:
-    """Eight letters that stand for which clips are in which split, in which order."""
-    return settings_key({name: table["utterance_id"].tolist() for name, table in tables.items()})
+    """Eight letters that stand for the clips of each split: what the list says of them, and the sizes of their files.
+
+    Not for where they lie.
+    """
+    return settings_key({name: [_without_place(table), _sizes(table)] for name, table in tables.items()})
+
+
+def _without_place(table: pd.DataFrame) -> str:
+    return table.drop(columns="path").to_csv(index=False)
+
+
+def _sizes(table: pd.DataFrame) -> list[int]:
+    files = map(Path, table["path"])
+    return [file.stat().st_size if file.is_file() else 0 for file in files]
 
 
 def stratified_sample(table: pd.DataFrame, fraction: float, seed: int = 1) -> pd.DataFrame:

@@ -10,10 +10,10 @@ bits, and manifest.csv, which every command reads: path,label,attack,speaker,spl
 keeps the page of its recording, so that a division by page keeps both on one side. `vocoders.py` makes the copies
 and gives them what their recording had (length, level, silence, band); `speech_engines.py` speaks.
 
-A copy depends on the seed, the recording and the method; a conversion's partner and what is spoken also on which
-recordings there are. A run that was stopped goes on where it was, and more methods or recordings add files and lines
-without changing those that are there. Files that cannot be used are reported
-and passed over, and the command then ends with 1.
+A copy depends on the seed, the recording and the method, of `hifi_gan_*` also on hifi_gan.keras; a conversion's
+partner and what is spoken also on which recordings and voices there are; and piper draws noise of its own. A run that
+was stopped goes on where it was, and more methods or recordings add files and lines without changing those that are
+there. Files that cannot be used are reported and passed over, and the command then ends with 1.
 """
 
 import argparse
@@ -33,13 +33,15 @@ import soundfile as sf
 from tqdm import tqdm
 
 from audio import load_audio, pcm16
-from config import BONAFIDE, LABELS, SAMPLE_RATE
+from config import BONAFIDE, LABELS, SAMPLE_RATE, write_json
 from data_utils import read_dataset
 from dressing import dress
 from errors import AudioError, CommandParser, UserError, ctrl_c, run_command
 from measurements import MEASUREMENTS, measure_clip
 from metrics import auc
+from model import sha256
 from neural_vocoder import METHODS as NEURAL_METHODS
+from neural_vocoder import VOCODER_FILE
 from protocols import UNKNOWN_PAGE
 from speech_engines import ENGINES, as_recorded
 from vocoders import METHODS as CLASSIC_METHODS
@@ -101,7 +103,7 @@ def plan(
     for _, row in table.iterrows():
         rng = _generator(seed, row["name"])
         near = table[(table["page"] == row["page"]) & (table["name"] != row["name"])]
-        near = near if len(near) else table[table["split"] == row["split"]]  # a page of one clip
+        near = near if len(near) else table[table["name"] == row["name"]]  # alone on its page: its own partner
         partner = near["path"].iloc[int(rng.integers(len(near)))]
         path = f"recorded/{row['name']}.flac"
         clips.append(Clip(path, row["path"], partner, row["name"], _line(row, path, "-", "bonafide", "-")))
@@ -133,7 +135,10 @@ def render(clip: Clip, seed: int) -> np.ndarray:
         return original
     if attack in ENGINES:
         return as_recorded(ENGINES[attack].speak(len(original) / SAMPLE_RATE, rng), original, rng)
-    return dress(METHODS[attack].make(original, rng, load_audio(clip.partner)), original)
+    copy = METHODS[attack].make(original, rng, load_audio(clip.partner))
+    if not np.isfinite(copy).all():
+        raise AudioError(f"{clip.source}: {attack} makes samples of it that are no numbers")
+    return dress(copy, original)
 
 
 def _write(work: tuple[Clip, Path, int]) -> str:
@@ -164,16 +169,26 @@ def _all_written(clips: list[Clip], folder: Path, seed: int, jobs: int) -> Itera
 
 
 def _claim(folder: Path, seed: int) -> None:
-    """Make the folder this corpus's, or refuse it: files of two seeds must not mix."""
+    """Make the folder this corpus's, or refuse it: files of two seeds, or of two neural vocoders, must not mix."""
     settings = folder / SETTINGS
+    vocoder = sha256(VOCODER_FILE) if VOCODER_FILE.is_file() else None
     if settings.is_file():
-        found = json.loads(settings.read_text(encoding="utf-8"))
-        if found.get("seed") != seed:
-            raise UserError(f"{folder}: was made with seed {found.get('seed')}; pass that one, or a new folder")
+        try:
+            found = json.loads(settings.read_text(encoding="utf-8"))
+            made_with, its_vocoder = found["seed"], found["vocoder"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{settings}: does not say how this corpus was made; give a new folder") from error
+        if made_with != seed:
+            raise UserError(f"{folder}: was made with seed {made_with}; pass that one, or a new folder")
+        if None not in (vocoder, its_vocoder) and vocoder != its_vocoder:
+            raise UserError(
+                f"{folder}: was made with another {VOCODER_FILE}; bring that one back, or give a new folder"
+            )
+        vocoder = vocoder or its_vocoder
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: holds other files; give a new or empty folder for the corpus")
     folder.mkdir(parents=True, exist_ok=True)
-    settings.write_text(json.dumps({"seed": seed}) + "\n", encoding="utf-8")
+    write_json(settings, {"seed": seed, "vocoder": vocoder})
 
 
 def _write_manifest(folder: Path, clips: list[Clip], new: list[Clip]) -> None:
@@ -228,6 +243,8 @@ def trivial_auc(rows: pd.DataFrame, seed: int = 1, folds: int = 5) -> dict[str, 
     def held_out(chosen: np.ndarray) -> float:
         x, y, page = values[chosen], labels[chosen], pages[chosen]
         scores = np.full(len(y), np.nan)
+        if len(set(page)) < 2:
+            return float("nan")
         for learned, tested in GroupKFold(min(folds, len(set(page)))).split(x, y, page):
             if len(set(y[learned])) == 2:
                 trees = HistGradientBoostingClassifier(class_weight="balanced", random_state=seed)
@@ -265,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--spoken", type=int, default=100, metavar="N", help="clips of each engine (default 100)")
     parser.add_argument("--split", choices=("train", "dev", "eval"), help="copy this split only (default: all)")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N recordings, drawn with the seed")
-    parser.add_argument("--seed", type=int, default=1, help="same seed, same files (default 1)")
+    parser.add_argument("--seed", type=int, default=1, help="of all that is random (default 1)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--check", type=Path, metavar="DIR", help="of a corpus: AUC of trivial features across pages")
     options = parser.parse_args(arguments)

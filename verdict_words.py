@@ -64,7 +64,7 @@ def domain(card: dict[str, Any], result: dict[str, Any]) -> str:
         few = ", too few to rely on" if min(point["dev_bonafide"], point["dev_spoof"]) < FEW_CLIPS else ""
         counts = f" ({point['dev_bonafide']:,} recorded and {point['dev_spoof']:,} synthetic clips{few})"
     dataset = card.get("data", {}).get("dataset")
-    if "source" in point:  # of a detector that ships
+    if "source" in point:
         return f"calibrated on {plain(point['source'])}{counts} for equal priors"
     where = f"on the dev part of {plain(dataset)}{counts}" if dataset else "on data that its card does not name"
     return f"calibrated {where} for equal priors"
@@ -105,7 +105,7 @@ def card_rows(card: dict[str, Any]) -> dict[str, str]:
     }
     if apart := card.get("leave_pages_out"):
         rows["EER on pages it had not heard"] = unheard_pages(apart)
-        if "decided" in apart["clean"]:
+        if "decided" in apart["clean"]:  # not of one whose threshold has been set anew
             rows["Its verdicts there"] = unheard_verdicts(apart["clean"])
     if decision := metrics.get("eval", {}).get("decision"):
         rows["At its threshold, on eval"] = (

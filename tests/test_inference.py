@@ -283,6 +283,16 @@ def test_the_note_says_what_probabilities_refer_to(folder):
     assert predict_waveform(model, speech_like(1))["calibrated_on"] is None
 
 
+def test_below_what_was_measured_the_verdict_is_open(folder):
+    model = load_model(folder / "resmax_model.keras")
+    decided = POINT | {"uncertain": [POINT["threshold"]] * 2}
+    set_operating_point(model, decided | {"minimum_seconds": 1.0})
+    below, enough = (predict_waveform(model, speech_like(seconds)) for seconds in (0.9, 1.0))
+    assert below["verdict"] == "uncertain" and enough["verdict"] == enough["prediction"]
+    assert any("below 1 s the detector has not been measured" in text for text in below["warnings"])
+    assert not any("has not been measured" in text for text in enough["warnings"])
+
+
 def test_one_line_for_an_unknown_model_and_an_empty_folder(folder, tmp_path, command):
     code, _, errors = command(inference.main, folder / "clips" / "good_0.flac", "--model", "resnext")
     assert code == 2 and errors.startswith("error: no model 'resnext'") and errors.count("\n") == 1

@@ -82,10 +82,13 @@ def test_conditions_remove_the_band_they_say() -> None:
 
 
 def test_reader_is_reproducible_and_each_clip_has_noise_of_its_own(clips: Path) -> None:
-    table = pd.DataFrame({"path": [str(clips / "bonafide" / "0.wav")] * 2, "label": [0, 0]})
+    path = str(clips / "bonafide" / "0.wav")
+    table = pd.DataFrame({"path": [path, path], "label": [0, 0], "utterance_id": ["one", "two"]})
     readers = [ConditionReader(table, CONDITIONS["noise"][1], seed) for seed in (1, 1, 2)]
+    turned = ConditionReader(table.iloc[::-1].reset_index(drop=True), CONDITIONS["noise"][1], 1)
     first, same, other = (reader.read(0) for reader in readers)
     np.testing.assert_array_equal(first, same)
+    np.testing.assert_array_equal(first, turned.read(1))  # wherever in a table the clip stands
     assert not np.array_equal(first, other)
     assert not np.array_equal(first, readers[0].read(1))
 

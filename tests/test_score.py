@@ -1,5 +1,6 @@
 """Scoring a dataset with a trained model: the scores are the model's, the file says what they are."""
 
+import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from data_utils import read_dataset
 from demo_corpus import write_demo_corpus
 from errors import CommandParser, UserError
 from inference import predict_audio
-from model import build_model, class_logits, load_model, read_card, save_model, spoof_logits
+from model import PRETRAINED, build_model, class_logits, load_model, read_card, save_model, spoof_logits
 from score_files import read_scores
 
 
@@ -90,6 +91,23 @@ def test_a_threshold_from_dev_goes_into_the_model_and_its_card(model_file, corpu
     assert "the model's own threshold, from " in capsys.readouterr().out
 
 
+def test_what_ships_keeps_its_threshold_and_a_copy_loses_what_the_old_one_decided(corpus, tmp_path, monkeypatch):
+    words = ["--data", corpus, "--split", "dev", "--out", tmp_path / "dev.txt", "--set-threshold"]
+    with pytest.raises(UserError, match="resmax ships with its card; copy its file"):
+        command(monkeypatch, "resmax", *words)
+    for suffix in (".keras", ".json"):
+        (tmp_path / f"copy{suffix}").write_bytes((PRETRAINED / f"resmax{suffix}").read_bytes())
+    old = read_card(tmp_path / "copy.keras")
+    (tmp_path / "copy.json").write_text(json.dumps(old | {"file": "copy.keras"}), encoding="utf-8")
+    assert command(monkeypatch, tmp_path / "copy.keras", *words) == 0
+    card = read_card(tmp_path / "copy.keras")
+    assert card["operating_point"]["threshold"] != old["operating_point"]["threshold"]
+    assert card["operating_point"]["minimum_seconds"] == old["minimum_seconds"]
+    assert "operating_points" not in card and "metrics" not in card
+    clean = card["leave_pages_out"]["clean"]
+    assert clean["eer"] == old["leave_pages_out"]["clean"]["eer"] and not {"far", "frr", "decided"} & set(clean)
+
+
 def test_limit_is_stratified_and_without_split_all_are_taken(corpus):
     parser = CommandParser()
     score.add_choice_arguments(parser)
@@ -106,6 +124,7 @@ def test_limit_is_stratified_and_without_split_all_are_taken(corpus):
         (["--set-threshold", "--split", "eval"], "would choose on the test set"),
         (["--out", "nowhere/scores.txt"], "there is no folder nowhere"),
         (["--limit", "0"], "--limit 0: must be 1 or more"),
+        (["--seed", "-1"], "--seed -1: must be 0 or more"),
     ],
 )
 def test_mistakes_are_one_line(words, message, model_file, corpus, monkeypatch):

@@ -1,6 +1,7 @@
 """What ships is trained on everything, judged by scores of models that had not heard the page, and names no machine."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,13 @@ def data(tmp_path, monkeypatch) -> Path:
     table.to_csv(folder / "clips.csv", index=False)
     for path in table["path"]:
         (folder / path).touch()
+    rows = [(f"{i}.flac", ("bonafide", "spoof")[i % 2], f"page{i % 10}", i % 3, f"r{i}") for i in range(12)]
+    copies = pd.DataFrame(rows, columns=["path", "label", "page", "split", "source"])
+    copies["split"] = copies["split"].map({0: "train", 1: "dev", 2: "eval"})
+    (tmp_path / "corpus").mkdir()
+    copies.to_csv(tmp_path / "corpus" / "manifest.csv", index=False)
+    for path in copies["path"]:
+        (tmp_path / "corpus" / path).touch()
     monkeypatch.setattr(ship, "PRETRAINED", tmp_path / "pretrained")
     monkeypatch.setattr(model_file, "PRETRAINED", tmp_path / "pretrained")
     return folder / "clips.csv"
@@ -113,6 +121,36 @@ def test_the_detector_that_ships(folder, trained, tmp_path, capsys):
     assert card["check_logit"] == pytest.approx(spoof_logits(detector, ship.check_signal(16_000)[None])[0], abs=1e-5)
     assert operating_point(detector)["threshold"] == card["operating_points"]["EER"]["threshold"]
     assert predict_waveform(detector, np.random.default_rng(0).normal(0, 0.1, 16_000))["threshold"] is not None
+
+
+def test_copies_of_what_is_kept_for_eval_are_not_trained_on(data, trained, tmp_path):
+    folder = cross_validation(tmp_path / "runs" / "cv-9", data, replace(CONFIG, extra=str(tmp_path / "corpus")), 0)
+    assert run_command(lambda: ship.main([str(folder), "--name", "voice"])) == 0
+    extra = trained["table"][trained["table"]["extra"]]
+    assert len(extra) == 8 and set(extra["split"]) == {"train", "dev"}
+    card = read_card(tmp_path / "pretrained" / "voice.keras")
+    assert card["data"]["clips"]["train"]["spoof"] == 80 + 4 and card["data"]["pages"] == 8
+
+
+def test_scores_of_other_clips_do_not_ship(folder, data, trained, capsys):
+    words = [str(folder), "--name", "voice"]
+    scores = pd.read_csv(folder / "scores_clean.csv")
+    changed = scores.assign(label=1 - scores["label"])
+    renamed = scores.assign(utterance_id="old/" + scores["utterance_id"])
+    for other in (changed, renamed):
+        other.to_csv(folder / "scores_clean.csv", index=False)
+        assert run_command(lambda: ship.main(words)) == 2
+        assert "scores of other clips or labels than the dataset has now" in capsys.readouterr().err
+    scores.iloc[:-5].to_csv(folder / "scores_clean.csv", index=False)
+    assert run_command(lambda: ship.main(words)) == 0
+    assert "6 clips have no score" in capsys.readouterr().out  # those five, and eval's
+
+
+def test_what_another_process_trains_is_left_alone(folder, trained, capsys):
+    (folder / "all").mkdir()
+    (folder / "all" / "process").write_text(str(os.getpid()), encoding="utf-8")
+    assert run_command(lambda: ship.main([str(folder), "--name", "voice"])) == 2
+    assert "is being trained by process" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_cross_validation(tmp_path, capsys):

@@ -49,9 +49,11 @@ def tables(draw):
         st.sampled_from(["-", "-", "A", "B", "C", "D", "unknown"]),
         st.sampled_from(["s1", "s2", "s3", "s4", "s5", "-"]),
         st.sampled_from(["train", "dev", "eval", "-"]),
+        st.sampled_from([f"p{number}" for number in range(12)]),
     )
     drawn = draw(st.lists(row, min_size=1, max_size=120))
-    return make_table([(BONAFIDE if a == "-" else SPOOF, a, speaker, split) for a, speaker, split in drawn])
+    table = make_table([(BONAFIDE if a == "-" else SPOOF, a, speaker, split) for a, speaker, split, _ in drawn])
+    return table.assign(page=[page for *_, page in drawn]) if draw(st.booleans()) else table
 
 
 def members(table, column, only=None):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
+import training_corpus
 from audio import load_audio
 from clip_reader import ClipReader
 from config import BONAFIDE, SAMPLE_RATE, SPOOF
@@ -19,7 +20,7 @@ from recipes.resnet_wild import RECIPE
 from sampling import grouped_epoch
 from speech_engines import ENGINES, GRAMMAR, Engine, as_recorded, sentences
 from splits import with_extra
-from training_corpus import METHODS, main, trivial_auc
+from training_corpus import METHODS, main, plan, recordings, trivial_auc
 
 CHEAP = "frozen_phase,mel_with_phase"
 
@@ -139,6 +140,49 @@ def test_a_bad_file_is_reported_and_the_others_are_made(dataset, tmp_path, capsy
 def test_what_cannot_be_done_is_one_line(corpus, dataset, arguments, message):
     with pytest.raises(UserError, match=message):
         main([str(dataset), "--out", str(corpus), "--methods", "none", *arguments])
+
+
+def test_files_of_two_neural_vocoders_do_not_mix(dataset, tmp_path, monkeypatch):
+    words = [str(dataset), "--out", str(tmp_path / "c"), "--methods", "none", "--jobs", "1"]
+    monkeypatch.setattr(training_corpus, "VOCODER_FILE", tmp_path / "hifi_gan.keras")
+    assert main(words) == 0
+    (tmp_path / "hifi_gan.keras").write_bytes(b"the first")
+    assert main(words) == 0  # none of its copies is there yet
+    (tmp_path / "hifi_gan.keras").write_bytes(b"another")
+    with pytest.raises(UserError, match="was made with another"):
+        main(words)
+    (tmp_path / "c" / "settings.json").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="does not say how this corpus was made"):
+        main(words)
+
+
+def test_a_copy_with_a_hole_is_reported_and_left_out(dataset, tmp_path, monkeypatch, capsys):
+    broken = METHODS["frozen_phase"]._replace(make=lambda waveform, rng, partner: waveform * np.nan)
+    monkeypatch.setitem(METHODS, "frozen_phase", broken)
+    words = [str(dataset), "--out", str(tmp_path / "c"), "--methods", "frozen_phase", "--jobs", "1"]
+    assert main(words) == 1
+    shown = capsys.readouterr()
+    assert "frozen_phase makes samples of it that are no numbers" in shown.out + shown.err
+    assert set(read_dataset(tmp_path / "c").usable()["attack"]) == {"-"}
+
+
+def test_a_recording_alone_on_its_page_has_no_partner_of_another_page(dataset):
+    table = recordings([dataset], None)
+    alone = table[(table["page"] != "site/1") | ~table["page"].duplicated()].reset_index(drop=True)
+    pages = alone.set_index("path")["page"]
+    clips = [clip for clip in plan(alone, ["world_conversion"], None, [], 0, 1) if clip.row[2] != "-"]
+    assert len(clips) == 7 and all(pages[clip.source] == pages[clip.partner] for clip in clips)
+    assert sum(clip.source == clip.partner for clip in clips) == 1
+
+
+def test_trivial_features_of_an_attack_of_one_page_are_unknown(corpus, tmp_path):
+    listed = pd.read_csv(corpus / "manifest.csv")
+    listed["path"] = [str(corpus / path) for path in listed["path"]]
+    first = listed["page"] == "site/0"
+    listed[first | (listed["label"] == "spoof")].to_csv(tmp_path / "manifest.csv", index=False)
+    table = read_dataset(tmp_path).usable()
+    table = table[(table["page"] == "site/0") | (table["attack"] == "mel_with_phase")]
+    assert np.isnan(trivial_auc(table)["frozen_phase"])
 
 
 def test_trivial_features_want_pages_to_be_tried_on(corpus, tmp_path):
