@@ -257,8 +257,9 @@ def draw_evaluation(
     """
     scores, labels = table["score"].to_numpy(dtype=np.float64), table["label"].to_numpy()
     trials = {"all": (scores, labels)}
-    several = len(report["per_attack"]) > 1
-    for attack in hardest_attacks(report["per_attack"], 3) if several else []:
+    attacks = len(report["per_attack"])
+    several, shown = attacks > 1, min(attacks, 3)
+    for attack in hardest_attacks(report["per_attack"], shown) if several else []:
         chosen = (labels == BONAFIDE) | (table["attack"].astype(str).to_numpy() == attack)
         trials[attack] = scores[chosen], labels[chosen]
     decision = report["decision"]
@@ -267,9 +268,10 @@ def draw_evaluation(
         thresholds["decision threshold"] = decision["threshold"]
     folder = Path(folder)
     title = f"Decisions at score {decision['threshold']:.3g}"
+    note = f"\nall attacks, and the {shown} hardest of {attacks}" if shown < attacks else ""
     drawn = [
-        det_curve(trials, folder / "det.png"),
-        roc_curve(trials, folder / "roc.png"),
+        det_curve(trials, folder / "det.png", f"Detection error trade-off{note}"),
+        roc_curve(trials, folder / "roc.png", f"Receiver operating characteristic{note}"),
         score_histogram(scores, labels, folder / "scores.png", thresholds),
         confusion_matrix(decision["confusion"], folder / "confusion.png", title),
     ]
