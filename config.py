@@ -146,7 +146,7 @@ def check_training(training: TrainingConfig) -> None:
     if training.bonafide_weight is not None and training.balance != "weights":
         raise UserError(f"bonafide_weight has no effect with balance {training.balance}; leave it out")
     if training.pairs and training.balance != "groups":
-        raise UserError(f"pairs have no effect with balance {training.balance}; leave them out, or --balance groups")
+        raise UserError(f"pairs have no effect with balance {training.balance}: --pairs 0, or --balance groups")
     if training.sam is not None and training.precision == "mixed_float16":
         raise UserError("sam takes steps in pairs, of which float16's loss scaling skips some: use mixed_bfloat16")
     if training.bonafide_copies is not None:

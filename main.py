@@ -260,7 +260,7 @@ def refuse_without_effect(config: Config, changes: dict[str, Any]) -> None:
         "final_learning_rate": ("a schedule that falls", training.schedule != "constant"),
     }
     for name, (needed, there) in needs.items():
-        if name in changes and not there:
+        if changes.get(name) and not there:  # a 0 turns off what a recipe has
             raise UserError(f"--{name.replace('_', '-')} has no effect without {needed}")
 
 

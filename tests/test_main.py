@@ -308,6 +308,13 @@ def test_every_choice_can_be_given_by_its_flag(name, value):
     assert getattr(configure(training_options().parse_args(flags)).training, name) == value
 
 
+def test_a_recipes_pairs_can_be_turned_off(tmp_path):
+    words = ["--recipe", "resnet_wild", "--extra", str(tmp_path), "--balance", "sampling"]
+    with pytest.raises(UserError, match="pairs have no effect with balance sampling: --pairs 0"):
+        configure(training_options().parse_args(words))
+    assert configure(training_options().parse_args([*words, "--pairs", "0"])).training.pairs == 0
+
+
 @pytest.mark.parametrize(
     "flags",
     [
@@ -315,6 +322,7 @@ def test_every_choice_can_be_given_by_its_flag(name, value):
         ["--augment-probability", "0.9"],
         ["--mask-probability", "0.9"],
         ["--schedule", "constant", "--final-learning-rate", "1e-6"],
+        ["--pairs", "0.4"],
     ],
 )
 def test_an_option_without_effect_is_refused(flags):
