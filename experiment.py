@@ -53,7 +53,7 @@ def prepare_tables(config: Config) -> dict[str, pd.DataFrame]:
         extra = read_dataset(config.extra).usable(config.allow_missing)
         tables["train"] = with_extra(tables, extra, official=config.training.split == "official")
     for name, rows in tables.items():
-        bonafide, spoof = ((rows["label"] == label).sum() for label in range(len(LABELS)))
+        bonafide, spoof = class_counts(rows).values()
         attacks = sorted(set(rows["attack"]) - {"-"})
         named = ", ".join(attacks[:SHOWN_ATTACKS]) or "no attacks"
         more = f" and {len(attacks) - SHOWN_ATTACKS} more" if len(attacks) > SHOWN_ATTACKS else ""

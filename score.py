@@ -141,8 +141,9 @@ def main(argv: list[str] | None = None) -> int:
 def set_threshold(model: keras.Model, name: str, scores: pd.DataFrame, source: str) -> None:
     """Store the threshold and calibration of these scores in the model's file and card."""
     path = find_model(name)
-    kept = {key: value for key, value in operating_point(model).items() if key == "minimum_seconds"}
-    point = fit_operating_point(scores["score"].to_numpy(), scores["label"].to_numpy()) | {"source": source} | kept
+    point = fit_operating_point(scores["score"].to_numpy(), scores["label"].to_numpy()) | {"source": source}
+    if "minimum_seconds" in (old := operating_point(model)):
+        point["minimum_seconds"] = old["minimum_seconds"]
     set_operating_point(model, point)
     card = (read_card(path) or {}) | {"operating_point": point}
     for decisions in ("metrics", "operating_points"):  # at the old threshold; a run keeps them in its metrics.json

@@ -170,7 +170,8 @@ def make_card(
     clean = scores["clean"]
     point |= {f"dev_{label}": count for label, count in class_counts(clean).items()}
     domain = about.get("domain", f"the dataset {dataset_name(config.data)}")
-    point |= {key: about[key] for key in ("minimum_seconds",) if key in about}
+    if "minimum_seconds" in about:
+        point["minimum_seconds"] = about["minimum_seconds"]
     point["source"] = f"clips of {domain} in {len(scores)} conditions, by models that had not heard their page"
     spoof = clips[clips["label"] == SPOOF]
     return {

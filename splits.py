@@ -259,16 +259,16 @@ def clips_key(tables: dict[str, pd.DataFrame]) -> str:
 
     Not for where they lie.
     """
-    return settings_key({name: [_without_place(table), _sizes(table)] for name, table in tables.items()})
+    return settings_key(
+        {
+            name: [table.drop(columns="path").to_csv(index=False), _sizes(table["path"])]
+            for name, table in tables.items()
+        }
+    )
 
 
-def _without_place(table: pd.DataFrame) -> str:
-    return table.drop(columns="path").to_csv(index=False)
-
-
-def _sizes(table: pd.DataFrame) -> list[int]:
-    files = map(Path, table["path"])
-    return [file.stat().st_size if file.is_file() else 0 for file in files]
+def _sizes(paths: pd.Series) -> list[int]:
+    return [path.stat().st_size if path.is_file() else 0 for path in map(Path, paths)]
 
 
 def stratified_sample(table: pd.DataFrame, fraction: float, seed: int = 1) -> pd.DataFrame:

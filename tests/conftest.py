@@ -93,16 +93,11 @@ def tiny_in_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def tones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
+    """Clips of two splits that are quickly learned."""
     from tiny_training import write_tones
 
     return write_tones(tmp_path_factory.mktemp("tones"))
-
-
-@pytest.fixture
-def tables(tones: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Clips of two splits that are quickly learned."""
-    return {name: part.copy() for name, part in tones.items()}
 
 
 @pytest.fixture
