@@ -14,6 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from errors import UserError
+from whole_file import whole_file
 
 
 @dataclass
@@ -89,12 +90,10 @@ class Checkpoint:
     def write(self, progress: Progress) -> None:
         groups = {**self._live(), "best": self.best, "average": self.average}
         arrays = {f"{name}_{i}": np.array(v) for name, group in groups.items() for i, v in enumerate(group)}
-        unfinished = self.file.with_name("unfinished_last.npz")
-        with unfinished.open("wb") as file:
+        with whole_file(self.file) as unfinished, unfinished.open("wb") as file:
             np.savez(file, progress=json.dumps(asdict(progress)), **arrays)
             file.flush()
             os.fsync(file.fileno())  # on the disk before it takes the old state's place
-        unfinished.replace(self.file)
 
     def read(self) -> None:
         with np.load(self.file) as state:

@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from errors import UserError
+from whole_file import whole_file
 
 LABELS = ("bonafide", "spoof")  # the index is the label
 BONAFIDE, SPOOF = 0, 1
@@ -185,9 +186,8 @@ def settings_key(values: Any) -> str:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a JSON file that appears whole or not at all."""
-    unfinished = path.with_name(f"unfinished_{path.name}")
-    unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _build(cls: type, values: dict[str, Any], where: str) -> Any:

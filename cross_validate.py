@@ -29,6 +29,7 @@ from metrics import bootstrap_intervals, compute_eer
 from model import load_model
 from robustness import CONDITIONS, ConditionReader, chosen_conditions
 from splits import PAGE_SPLITS, clips_key
+from whole_file import whole_file
 
 FOLDS = list(PAGE_SPLITS)
 # what a family goes by where its name does not tell what it is made of
@@ -75,9 +76,8 @@ def out_of_fold_scores(runs: dict[str, tuple[Path, pd.DataFrame]], condition: st
         parts.append(table.iloc[rows].assign(fold=fold, spoof_logit=logits))
         keras.backend.clear_session()
     scores = pd.concat(parts, ignore_index=True)[KEPT]
-    unfinished = file.with_name(f"unfinished_{file.name}")
-    scores.to_csv(unfinished, index=False)
-    unfinished.replace(file)
+    with whole_file(file) as unfinished:
+        scores.to_csv(unfinished, index=False)
     return scores
 
 

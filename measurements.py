@@ -22,6 +22,7 @@ from tqdm import tqdm
 from audio import decode, to_mono_16k
 from config import SAMPLE_RATE
 from errors import AudioError, UserError, ctrl_c
+from whole_file import whole_file
 
 MEASUREMENTS = {  # name -> what it is, unit
     "seconds": ("duration", "s"),
@@ -155,19 +156,18 @@ class _Store:
         with self.csv.open("a", encoding="utf-8", newline="") as file:
             lines.to_csv(file, header=not self.done, index=False, float_format="%.7g", lineterminator="\n")
         self.done += len(values)
-        new = self.folder / "spectra.new.npz"
         labels, attacks = zip(*self.spectra.sums, strict=True) if self.spectra.sums else ((), ())
-        np.savez(
-            new,
-            key=self.key,
-            done=self.done,
-            length=self.csv.stat().st_size,
-            labels=np.array(labels, dtype=np.int64),
-            attacks=np.array(attacks, dtype=str),
-            sums=np.array(list(self.spectra.sums.values())).reshape(-1, 3, len(HERTZ)),
-            hertz=HERTZ,
-        )
-        new.replace(self.npz)
+        with whole_file(self.npz) as unfinished:
+            np.savez(
+                unfinished,
+                key=self.key,
+                done=self.done,
+                length=self.csv.stat().st_size,
+                labels=np.array(labels, dtype=np.int64),
+                attacks=np.array(attacks, dtype=str),
+                sums=np.array(list(self.spectra.sums.values())).reshape(-1, 3, len(HERTZ)),
+                hertz=HERTZ,
+            )
 
     def table(self) -> pd.DataFrame:
         """The rows with their measurements and `error`, empty for a clip that could be measured."""

@@ -39,6 +39,7 @@ from feature_extraction import feature_shape
 from feature_masks import FeatureMasks
 from front_ends import front_end_layer
 from losses import COSINE_LOSSES, cosine_head
+from whole_file import whole_file
 
 layers, ops = keras.layers, keras.ops
 
@@ -262,10 +263,9 @@ def set_operating_point(model: keras.Model, operating_point: dict[str, Any]) -> 
 
 def save_model(model: keras.Model, path: Path, card: dict[str, Any] | None = None) -> None:
     """Write `path` (.keras or .h5) and, with a card, `path` as .json; each appears whole or not at all."""
-    unfinished = path.with_name(f"unfinished_{path.name}")
-    model.save(unfinished)
-    path.with_suffix(".json").unlink(missing_ok=True)  # a card of other weights must not stay beside these
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        model.save(unfinished)
+        path.with_suffix(".json").unlink(missing_ok=True)  # a card of other weights must not stay beside these
     if card is not None:
         write_json(path.with_suffix(".json"), {**card, "file": path.name, "sha256": sha256(path)})
 

@@ -27,6 +27,7 @@ from config import BONAFIDE, SAMPLE_RATE
 from data_utils import read_dataset
 from errors import AudioError, CommandParser, UserError, run_command
 from vocoders import Method
+from whole_file import whole_file
 
 layers, ops = keras.layers, keras.ops
 
@@ -235,9 +236,8 @@ def main(argv: list[str] | None = None) -> int:
     if not paths:
         raise UserError(f"{', '.join(map(str, arguments.datasets))}: no bona fide clips")
     model = train(paths, arguments.steps, arguments.seed)
-    unfinished = VOCODER_FILE.with_name(f"unfinished_{VOCODER_FILE.name}")
-    model.save(unfinished)
-    unfinished.replace(VOCODER_FILE)
+    with whole_file(VOCODER_FILE) as unfinished:
+        model.save(unfinished)
     print(f"{VOCODER_FILE}: learned from {len(paths):,} recordings")
     return 0
 

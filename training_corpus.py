@@ -20,7 +20,6 @@ import argparse
 import csv
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ from neural_vocoder import VOCODER_FILE
 from protocols import UNKNOWN_PAGE
 from speech_engines import ENGINES, as_recorded
 from vocoders import METHODS as CLASSIC_METHODS
+from whole_file import whole_file
 
 METHODS = CLASSIC_METHODS | NEURAL_METHODS
 COLUMNS = ("path", "label", "attack", "speaker", "split", "page", "kind", "family", "source")
@@ -150,9 +150,8 @@ def _write(work: tuple[Clip, Path, int]) -> str:
         return str(error)
     path = folder / clip.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(f".{os.getpid()}.new")
-    sf.write(new, pcm16(waveform), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    new.replace(path)
+    with whole_file(path) as unfinished:
+        sf.write(unfinished, pcm16(waveform), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return ""
 
 
@@ -199,10 +198,8 @@ def _write_manifest(folder: Path, clips: list[Clip], new: list[Clip]) -> None:
             rows |= {row[0]: row for row in list(csv.reader(file))[1:]}
     rows |= {clip.path: clip.row for clip in new}
     there = [rows[path] for path in sorted(rows) if (folder / path).is_file()]
-    draft = folder / f"{MANIFEST}.new"
-    with draft.open("w", encoding="utf-8", newline="") as file:
+    with whole_file(folder / MANIFEST) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *there])
-    draft.replace(folder / MANIFEST)
 
 
 def write_corpus(folder: Path, clips: list[Clip], seed: int, jobs: int = 1) -> list[str]:

@@ -17,10 +17,10 @@ from file_index import AUDIO_SUFFIXES
 REPO = Path(__file__).resolve().parents[1]
 # a file imports only what is named before it; a folder counts as one name
 LAYERS = (
-    "errors config schedule frames audio figure_style clip_plots html_page protocols metrics plots file_index",
-    "sound_cells splits run_findings measurements shortcuts dataset_plots dataset_findings rawboost augmentation",
-    "feature_extraction backend front_ends feature_masks score_files calibration dataset_report demo_speech",
-    "resynthesis dressing vocoders speech_engines more_recordings",
+    "errors whole_file config schedule frames audio figure_style clip_plots html_page protocols metrics plots",
+    "file_index sound_cells splits run_findings measurements shortcuts dataset_plots dataset_findings",
+    "rawboost augmentation feature_extraction backend front_ends feature_masks score_files calibration dataset_report",
+    "demo_speech resynthesis dressing vocoders speech_engines more_recordings",
     "optimizers complexity architectures losses data_utils demo_corpus evaluate neural_vocoder model checkpoint",
     "clip_reader sampling data_generator inference relevance faithfulness score explain streaming timeline training",
     "torch_file import_weights training_corpus robustness recipes worst_errors report eda experiment compare main",
