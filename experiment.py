@@ -24,6 +24,7 @@ from data_utils import read_dataset
 from demo_corpus import DEMO_FOLDER, write_demo_corpus
 from errors import UserError
 from protocols import UNKNOWN_SPEAKER
+from run_findings import DEV_CHOSE
 from splits import SPLIT_ORDER, split_table, stratified_sample, with_extra
 
 SHOWN_ATTACKS = 8  # named in the lines about the data
@@ -194,7 +195,7 @@ def measure(config: Config, tables: dict[str, pd.DataFrame], run: Path, progress
         reports["eval"] = evaluate(scores, name=f"{run.name} eval", **options)
         shown = "eval"
     else:
-        print("no eval clips of both classes: the figures below are dev's, on which the model was chosen")
+        print(f"no eval clips of both classes: the figures below are dev's, {DEV_CHOSE[config.training.select]}")
         if config.asv_scores is not None:
             print(f"{config.asv_scores} is not used: a t-DCF is computed on eval only")
     counts = {name: class_counts(rows) for name, rows in tables.items()}

@@ -194,14 +194,18 @@ def cut_windows(waveform: np.ndarray, samples: int) -> list[np.ndarray]:
     return [fit_length(waveform, samples, start) for start in starts]
 
 
-def window_logits(model: keras.Model, windows: list[np.ndarray]) -> np.ndarray:
+def window_logits(
+    model: keras.Model,
+    windows: list[np.ndarray],
+    logits_of: Callable[[keras.Model, np.ndarray], np.ndarray] = spoof_logits,
+) -> np.ndarray:
     """Logit of every window."""
     parts = []
     for first in range(0, len(windows), WINDOWS_AT_ONCE):
         batch = np.stack(windows[first : first + WINDOWS_AT_ONCE])
         if len(model.input_shape) == 4:  # a network without its front end
             batch = np.stack([log_stft(waveform) for waveform in batch])
-        parts.append(spoof_logits(model, batch))
+        parts.append(logits_of(model, batch))
     return np.concatenate(parts)
 
 
@@ -245,7 +249,12 @@ def score_clips(
     return np.concatenate(rows), np.concatenate(logits)
 
 
-def judge_clips(model: keras.Model, reader: ClipReader, what: str) -> tuple[np.ndarray, np.ndarray]:
+def judge_clips(
+    model: keras.Model,
+    reader: ClipReader,
+    what: str,
+    logits_of: Callable[[keras.Model, np.ndarray], np.ndarray] = spoof_logits,
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows that could be read and their logits as predict_audio has them, of all windows of every clip."""
     rows, logits = [], []
     with (
@@ -257,7 +266,7 @@ def judge_clips(model: keras.Model, reader: ClipReader, what: str) -> tuple[np.n
             clips = dict(zip(chunk, pool.map(reader.read_or_none, chunk), strict=True))
             windows = {row: cut_windows(clip, input_samples(model)) for row, clip in clips.items() if clip is not None}
             if windows:
-                each = window_logits(model, [window for parts in windows.values() for window in parts])
+                each = window_logits(model, [window for parts in windows.values() for window in parts], logits_of)
                 starts = np.cumsum([0, *map(len, windows.values())])[:-1]
                 logits.append(np.add.reduceat(each, starts) / [len(parts) for parts in windows.values()])
                 rows.extend(windows)

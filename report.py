@@ -146,7 +146,7 @@ def limits(run: Run) -> list[str]:
     if run.card["data"]["dataset"] == "demo_corpus":
         known.insert(0, f"The data are the {NOTICE}")
     if "eval" not in run.reports:
-        known.append("There is no eval set: these are figures of dev, on which the model was chosen.")
+        known.append(f"There is no eval set: these are figures of dev, {findings.DEV_CHOSE[training.select]}.")
     if training.sample < 1:
         known.append(f"Only {percent(training.sample)} of the training clips were used.")
     if run.config.limit is not None:

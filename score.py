@@ -3,8 +3,10 @@
     python score.py runs/<run> --data in_the_wild                    # every labelled clip; scores.txt and a report
     python score.py imported/aasist.keras --data LA --split eval --score bonafide-logit --out aasist_eval.txt
 
-What is written is a score file of the ASVspoof layout, from the first window of every clip; `python evaluate.py`
-gives its figures again at any time. The decision is made at the model's own threshold, which is from its dev set.
+What is written is a score file of the ASVspoof layout; `python evaluate.py` gives its figures again at any time. A
+score is made as those were that the model's own threshold is from, at which the decision is made: from the first
+window of each clip, as in ASVspoof, for what main.py trained and for imported weights; from all of them, as
+inference.py hears a clip, for the detectors that ship. `--windows` says otherwise.
 `--score bonafide-logit` takes one of the two class logits of aasist, aasist_l and rawnet2 alone, as their authors
 do; the model's threshold is not meant for it. `--set-threshold`, on clips of a dev set, gives a model (an imported
 one has none) the threshold, uncertain band and calibration of these scores.
@@ -19,11 +21,11 @@ import pandas as pd
 from backend import keras
 from calibration import operating_point as fit_operating_point
 from clip_reader import ClipReader
-from config import BONAFIDE, SCORE_CONVENTION
+from config import BONAFIDE, SAMPLE_RATE, SCORE_CONVENTION
 from data_utils import read_dataset
 from errors import CommandParser, UserError, run_command
 from evaluate import evaluate, format_report
-from inference import operating_point, score_clips
+from inference import input_samples, judge_clips, operating_point, score_clips
 from model import (
     PRETRAINED,
     class_logits,
@@ -45,21 +47,31 @@ SCORES = {
         lambda model, waveforms: -class_logits(model, waveforms)[:, BONAFIDE],
     ),
 }
+WINDOWS = {"first": score_clips, "all": judge_clips}  # of a clip that is longer than what the model hears at once
 
 
 def score_table(
-    model: keras.Model, table: pd.DataFrame, file: Path, name: str, score: str = "spoof-logit"
+    model: keras.Model,
+    table: pd.DataFrame,
+    file: Path,
+    name: str,
+    score: str = "spoof-logit",
+    windows: str | None = None,
 ) -> pd.DataFrame:
-    """Score the clips of a table into a score file; the rows that could be read, with their cm_score."""
+    """Score the clips of a table into a score file; the rows that could be read, with their cm_score.
+
+    `windows` is a name of WINDOWS; without one, what the threshold that the model carries is from.
+    """
     convention, logits_of = SCORES[score]
+    windows = windows or operating_point(model).get("windows", "first")
     reader = ClipReader(table)
-    rows, logits = score_clips(model, reader, name, logits_of)
+    rows, logits = WINDOWS[windows](model, reader, name, logits_of)
     for reason in reader.new_failures():
         print(f"left out: {reason}")
     scores = table.iloc[rows].assign(score=-logits.astype(np.float64))
-    scores.attrs["convention"] = convention
+    scores.attrs |= {"convention": convention, "windows": windows}
     dataset = f"{table['dataset'].iloc[0]} {name}"
-    write_scores(file, scores, model=model.name, dataset=dataset, convention=convention)
+    write_scores(file, scores, model=model.name, dataset=dataset, windows=windows, convention=convention)
     return scores
 
 
@@ -103,6 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     add_clip_arguments(parser)
     add = parser.add_argument
     add("--score", choices=SCORES, default="spoof-logit", help="what a score is (%(default)s)")
+    add("--windows", choices=WINDOWS, help="of each clip (those that the model's own threshold is from)")
     add("--set-threshold", action="store_true", help="store the threshold of these scores in the model: on a dev set")
     add("--out", type=Path, default=Path("scores.txt"), metavar="FILE", help="the score file (%(default)s)")
     arguments = parser.parse_args(argv)
@@ -111,15 +124,17 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--set-threshold is about the spoof logit, which verdicts are made of: leave out --score")
     if arguments.set_threshold and arguments.split == "eval":
         raise UserError("--set-threshold on eval would choose on the test set: give --split dev")
-    if arguments.set_threshold and find_model(arguments.model).parent == PRETRAINED:
+    if arguments.set_threshold and find_model(arguments.model).resolve().parent == PRETRAINED.resolve():
         raise UserError(f"--set-threshold: {arguments.model} ships with its card; copy its file, and give the copy")
     if not arguments.out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}")
     model = load_model(arguments.model)
     table = chosen_clips(arguments.data, arguments)
-    scores = score_table(model, table, arguments.out, arguments.split, arguments.score)
+    scores = score_table(model, table, arguments.out, arguments.split, arguments.score, arguments.windows)
     incomplete = int(len(scores) < len(table))  # the exit code: what was left out is named above
     print(f"{len(scores):,} scores in {arguments.out}: {SCORES[arguments.score][0]}")
+    first = f"the first {input_samples(model) / SAMPLE_RATE:g} s; inference.py and robustness.py hear all"
+    print(f"heard of each clip: {first if scores.attrs['windows'] == 'first' else 'all'}")
     print("clips of " + ", ".join(f"{split} {count:,}" for split, count in scores["split"].value_counts().items()))
     if scores["label"].nunique() < 2:
         if arguments.set_threshold:
@@ -139,9 +154,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def set_threshold(model: keras.Model, name: str, scores: pd.DataFrame, source: str) -> None:
-    """Store the threshold and calibration of these scores in the model's file and card."""
+    """Store the threshold and calibration of a `score_table` in the model's file and card."""
     path = find_model(name)
-    point = fit_operating_point(scores["score"].to_numpy(), scores["label"].to_numpy()) | {"source": source}
+    point = fit_operating_point(scores["score"].to_numpy(), scores["label"].to_numpy())
+    point |= {"source": source, "windows": scores.attrs["windows"]}
     if "minimum_seconds" in (old := operating_point(model)):
         point["minimum_seconds"] = old["minimum_seconds"]
     set_operating_point(model, point)

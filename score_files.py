@@ -137,13 +137,23 @@ def read_scores(
 
 
 def write_scores(
-    path: Path, table: pd.DataFrame, *, model: str, dataset: str, convention: str = SCORE_CONVENTION
+    path: Path,
+    table: pd.DataFrame,
+    *,
+    model: str,
+    dataset: str,
+    windows: str = "first",
+    convention: str = SCORE_CONVENTION,
 ) -> None:
-    """Write utterance_id, attack, label and score (cm_score) of a table in our own layout."""
+    """Write utterance_id, attack, label and score (cm_score) of a table in our own layout.
+
+    `windows` says what the scores are from: the first window of every clip, or the mean over all.
+    """
     header = [
         convention,
         f"model: {model}",
         f"dataset: {dataset}",
+        f"windows: {windows}",
         "columns: utterance attack key score",
     ]
     lines = [f"# {' '.join(text.split())}" for text in header]

@@ -1,18 +1,20 @@
 """Train the detector that ships, on all pages, once cross_validate.py has shown what to expect of it.
 
-    python ship.py runs/cv-<key> --name resmax       # writes pretrained/resmax.keras and its card resmax.json
-    python ship.py runs/cv-<key> runs/cv-<other key> --name resmax       # columns of small_resnet, as one network
+    python ship.py runs/cv-1a2b3c4d --name mine                    # writes pretrained/mine.keras and its card mine.json
+    python ship.py runs/cv-1a2b3c4d runs/cv-5e6f7a8b --name mine   # columns of small_resnet, as one network
 
-The settings are those of the cross-validation; several differ in their seed and in what small_resnet sees. What the
-card says of errors, thresholds and calibration is from there as well: from the logits that every clip got, in every
-condition that was measured, from a model that had heard nothing of its page. A run that was stopped goes on, and what
-is trained is not trained again. `--about FILE` adds a JSON object to the card: domain, licence, limits, results
-elsewhere ... as pretrained/<name>.about.json do.
+The settings are those of the cross-validation; several train the same network on the same dataset, and may differ in
+all else: seed, what a column sees, what is trained on beside the dataset, augmentation. What the card says of errors,
+thresholds and calibration is from there as well: from the logits that every clip got, in every condition that was
+measured, from a model that had heard nothing of its page. A run that was stopped goes on, and what is trained is not
+trained again. `--about FILE` adds a JSON object to the card: domain, licence, limits, the shortest clip that gets a
+verdict (minimum_seconds), results elsewhere ... as pretrained/<name>.about.json do.
 """
 
 import argparse
 import json
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +122,7 @@ def sights(config: Config) -> list[str]:
 
 
 def read_settings(folders: list[Path]) -> dict[Path, Config]:
-    """What each cross-validation trained, without a division into parts; seed and sights alone may differ."""
+    """What each cross-validation trained, without a division into parts: columns of one network, if several."""
     configs = {}
     for folder in folders:
         runs = sorted(folder.glob("*/config.json"))
@@ -133,14 +135,36 @@ def read_settings(folders: list[Path]) -> dict[Path, Config]:
             )
     if len(configs) > 1 and {config.model for config in configs.values()} != {"small_resnet"}:
         raise UserError("several folders: columns of small_resnet can be joined, other networks cannot")
-    if len({settings_key(_without_seed_and_sights(config)) for config in configs.values()}) > 1:
-        raise UserError(f"{', '.join(map(str, folders))}: the settings differ in more than seed and sees")
+    if len({settings_key(_in_common(config)) for config in configs.values()}) > 1:
+        raise UserError(f"{', '.join(map(str, folders))}: the datasets, front ends or networks differ")
     return configs
 
 
-def _without_seed_and_sights(config: Config) -> dict[str, Any]:
-    common = {key: value for key, value in config.model_args.items() if key != "sees"}
-    return replace(config, model_args=common, training=replace(config.training, seed=0)).to_dict()
+def _in_common(config: Config) -> list[Any]:
+    """What columns of one network must have in common."""
+    return [config.data, asdict(config.features), {**config.model_args, "sees": "any"}]
+
+
+def differences(configs: list[Config]) -> list[dict[str, Any]]:
+    """The seed of each training, and the settings in which they are not all alike."""
+    trainings = [dict(_flat(named(config).to_dict())) for config in configs]
+    names = dict.fromkeys(name for training in trainings for name in training)
+    differ = [name for name in names if len({settings_key(training.get(name)) for training in trainings}) > 1]
+    shown = dict.fromkeys(["training.seed", *differ])
+    return [{name: training.get(name) for name in shown} for training in trainings]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def named(config: Config) -> Config:
+    """The settings with datasets called by name, not by where they lie on this machine."""
+    return replace(config, data=dataset_name(config.data), extra=dataset_name(config.extra))
 
 
 def verdicts(scores: pd.DataFrame, point: dict[str, Any]) -> dict[str, float]:
@@ -153,44 +177,59 @@ def verdicts(scores: pd.DataFrame, point: dict[str, Any]) -> dict[str, float]:
     return {"far": far, "frr": frr, "decided": float(decided.mean()), "wrong_of_decided": share}
 
 
-def distinct(clips: pd.DataFrame) -> dict[str, int]:
-    """Clips of each class; a recording that the dataset and --extra both hold counts once."""
-    if "extra" in clips:
-        again = clips["extra"] & (clips["label"] == BONAFIDE) & clips["source"].isin(recording_names(clips))
-        clips = clips[~again]
-    return class_counts(clips)
+def heard_clips(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Every clip that one of the trainings heard, once; also a recording that the dataset and --extra both hold."""
+    heard = pd.concat([table if "extra" in table else table.assign(extra=False) for table in tables])
+    heard = heard.drop_duplicates("path")
+    again = heard["extra"] & (heard["label"] == BONAFIDE) & heard["source"].isin(recording_names(heard))
+    return heard[~again]
+
+
+def made_of(clips: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """How many clips trained it: recordings and fakes of each page, and fakes of --extra by how they were made."""
+    spoof = clips["label"] == SPOOF
+    return {
+        "recordings": clips.loc[~spoof, "page"].value_counts().to_dict(),
+        "fakes": clips.loc[spoof & ~clips["extra"], "page"].value_counts().to_dict(),
+        "made fakes": clips.loc[spoof & clips["extra"], "attack"].value_counts().to_dict(),
+    }
 
 
 def make_card(
-    config: Config, clips: pd.DataFrame, scores: dict[str, pd.DataFrame], about: dict[str, Any]
+    configs: list[Config], clips: pd.DataFrame, scores: dict[str, pd.DataFrame], about: dict[str, Any]
 ) -> dict[str, Any]:
-    """What there is to know of the shipped detector, but for its file."""
+    """What there is to know of the shipped detector, but for its file; `clips` are those it was trained on."""
+    config = named(configs[0])
     together = pd.concat(scores.values())
     point = operating_point(-together["spoof_logit"].to_numpy(np.float64), together["label"].to_numpy(), BAND)
     clean = scores["clean"]
+    point["windows"] = "all"  # cross_validate.py and inference.py hear all of a clip
     point |= {f"dev_{label}": count for label, count in class_counts(clean).items()}
-    domain = about.get("domain", f"the dataset {dataset_name(config.data)}")
+    domain = about.get("domain", f"the dataset {config.data}")
     if "minimum_seconds" in about:
         point["minimum_seconds"] = about["minimum_seconds"]
-    point["source"] = f"clips of {domain} in {len(scores)} conditions, by models that had not heard their page"
+    conditions = "1 condition" if len(scores) == 1 else f"{len(scores)} conditions"
+    point["source"] = f"{domain} in {conditions}, with models that had not heard the page"
     spoof = clips[clips["label"] == SPOOF]
     return {
         "model": config.model,
-        "config": replace(config, data=dataset_name(config.data), extra=dataset_name(config.extra)).to_dict(),
+        "config": config.to_dict(),
+        "trainings": differences(configs),
         "labels": list(LABELS),
         "output": "one logit, higher = more likely spoof; apply a sigmoid once for a probability",
         "operating_point": point,
         "operating_points": points(together, point),
         "data": {
-            "dataset": dataset_name(config.data),
-            "clips": {"train": distinct(clips)},
+            "dataset": config.data,
+            "clips": {"train": class_counts(clips)},
             "pages": int(clean["page"].nunique()),
             "attacks": {"train": sorted(set(spoof["attack"]))},
+            "made_of": made_of(clips),
         },
         "leave_pages_out": {name: figures(part) | verdicts(part, point) for name, part in scores.items()},
         "leave_pages_out_by_page": errors_by(clean, "page").round(4).to_dict(),
         "leave_pages_out_by_kind": kind_errors(clean).round(4).to_dict(),
-        "leave_pages_and_families_out": unheard_families(clean, extra_families(config)),
+        "leave_pages_and_families_out": unheard_families(clean, set().union(*map(extra_families, configs))),
         "environment": environment(),
         **about,
     }
@@ -239,15 +278,17 @@ def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
     configs = read_settings(folders)
     scores = read_scores(configs)
     config = configs[folders[0]]
-    if len(configs) > 1:
-        sees = ",".join(sight for one in configs.values() for sight in sights(one))
-        config = replace(config, model_args={**config.model_args, "sees": sees})
     table = read_dataset(Path(config.data)).usable(config.allow_missing)
     check_scores(scores["clean"], table, folders[0])
-    clips = all_clips(table, config)
-    model = in_float32([trained_on_all(one, clips, folder / "all") for folder, one in configs.items()], config)
-    card = make_card(config, clips, scores, about) | {"parameters": parameter_count(model)}
-    card["seeds"] = [one.training.seed for one in configs.values()]
+    clips = {folder: all_clips(table, one) for folder, one in configs.items()}
+    columns = [trained_on_all(one, clips[folder], folder / "all") for folder, one in configs.items()]
+    card = make_card(list(configs.values()), heard_clips(list(clips.values())), scores, about)
+    if len(columns) > 1:
+        sees = ",".join(sight for one in configs.values() for sight in sights(one))
+        config = replace(config, model_args={**config.model_args, "sees": sees})
+        card["config"]["model_args"] = config.model_args
+    model = in_float32(columns, config)
+    card["parameters"] = parameter_count(model)
     card["check_logit"] = float(spoof_logits(model, check_signal(config.features.samples)[None])[0])
     set_operating_point(model, card["operating_point"])
     PRETRAINED.mkdir(exist_ok=True)
@@ -261,7 +302,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="of a cross-validation: runs/cv-<key>")
     parser.add_argument("--name", required=True, help="what the detector is called: pretrained/<name>.keras")
     parser.add_argument("--about", type=Path, metavar="FILE", help="JSON to add to the card")
+    parser.add_argument("--replace", action="store_true", help="put it in the place of a detector of that name")
     arguments = parser.parse_args(argv)
+    if (PRETRAINED / f"{arguments.name}.keras").is_file() and not arguments.replace:
+        raise UserError(f"--name {arguments.name}: a detector of that name ships; choose another, or pass --replace")
     try:
         about = json.loads(arguments.about.read_text(encoding="utf-8")) if arguments.about else {}
     except (OSError, ValueError) as error:

@@ -108,6 +108,43 @@ def test_what_ships_keeps_its_threshold_and_a_copy_loses_what_the_old_one_decide
     assert clean["eer"] == old["leave_pages_out"]["clean"]["eer"] and not {"far", "frr", "decided"} & set(clean)
 
 
+@pytest.mark.parametrize("name", ["raw", "raw.keras", "pretrained/raw.keras"])
+def test_what_ships_keeps_its_threshold_however_it_is_named(name, model_file, corpus, tmp_path, monkeypatch):
+    shipped = tmp_path / "pretrained"
+    shipped.mkdir()
+    file = Path(shutil.copy(model_file, shipped))
+    model_file.unlink()
+    before = file.read_bytes()
+    monkeypatch.setattr("model.PRETRAINED", shipped)
+    monkeypatch.setattr(score, "PRETRAINED", shipped)
+    monkeypatch.chdir(shipped if name == "raw.keras" else tmp_path)
+    with pytest.raises(UserError, match=f"{name} ships with its card"):
+        command(monkeypatch, name, "--data", corpus, "--split", "dev", "--set-threshold")
+    assert file.read_bytes() == before
+
+
+def test_scores_are_made_as_those_were_that_the_threshold_is_from(corpus, tmp_path, monkeypatch, capsys):
+    out, options = tmp_path / "dev.txt", ["--data", corpus, "--split", "dev", "--out", tmp_path / "dev.txt"]
+    path = Path(read_dataset(corpus).usable().query("split == 'dev'")["path"].iloc[0])
+    model_file = tmp_path / "cnn.keras"
+    keras.utils.set_random_seed(1)
+    save_model(build_model(Config(model="simple_cnn", features=FeatureConfig("mel", 6_000))), model_file)
+
+    def scored(*words) -> tuple[float, str]:
+        assert command(monkeypatch, model_file, *options, *words) == 0
+        return read_scores(out).set_index("utterance_id")["score"][path.stem], capsys.readouterr().out
+
+    first, shown = scored()
+    assert "heard of each clip: the first 0.375 s" in shown
+    mean = -predict_audio(model_file, path)["logit"]
+    assert mean != pytest.approx(first, abs=1e-3)
+    assert scored("--windows", "all", "--set-threshold")[0] == pytest.approx(mean, abs=1e-5)
+    again, shown = scored()
+    assert again == pytest.approx(mean, abs=1e-5) and "heard of each clip: all" in shown
+    assert "# windows: all" in out.read_text(encoding="utf-8")
+    assert scored("--windows", "first")[0] == pytest.approx(first, abs=1e-5)
+
+
 def test_limit_is_stratified_and_without_split_all_are_taken(corpus):
     parser = CommandParser()
     score.add_choice_arguments(parser)

@@ -104,7 +104,7 @@ def test_the_detector_that_ships(folder, trained, tmp_path, capsys):
     decided = called | (clean["spoof_logit"] < low)
     assert row["decided"] == pytest.approx(decided.mean()) and 0.3 < decided.mean() < 1
     assert row["wrong_of_decided"] == pytest.approx((called != (clean["label"] == SPOOF))[decided].mean())
-    source = "clips of a workshop in 2 conditions, by models that had not heard their page"
+    source = "a workshop in 2 conditions, with models that had not heard the page"
     assert card["operating_point"]["source"] == source and card["operating_point"]["dev_spoof"] == 80
     assert card["leave_pages_out"]["clean"]["eer"] < card["leave_pages_out"]["1s"]["eer"]
     assert set(card["leave_pages_out_by_kind"]) == {"vc"}
@@ -132,6 +132,23 @@ def test_copies_of_what_is_kept_for_eval_are_not_trained_on(data, trained, tmp_p
     assert card["data"]["clips"]["train"]["spoof"] == 80 + 4 and card["data"]["pages"] == 8
 
 
+def test_columns_may_be_trained_with_and_without_extra(data, trained, tmp_path):
+    alone = replace(CONFIG, model="small_resnet", model_args={"width": 0.2})
+    extra = replace(alone, extra=str(tmp_path / "corpus"), training=replace(CONFIG.training, epochs=(7,)))
+    folders = []
+    for seed, config in enumerate((alone, extra), start=1):
+        folders.append(cross_validation(tmp_path / "runs" / f"cv-{seed}", data, config, seed))
+    assert run_command(lambda: ship.main([*map(str, folders), "--name", "voice"])) == 0
+    logs = [(folder / "all" / "log.txt").read_text(encoding="utf-8") for folder in folders]
+    assert "160 clips to train on" in logs[0] and "168 clips to train on" in logs[1]
+    card = read_card(tmp_path / "pretrained" / "voice.keras")
+    assert [training["extra"] for training in card["trainings"]] == [None, "corpus"]
+    assert [training["training.epochs"] for training in card["trainings"]] == [list(CONFIG.training.epochs), [7]]
+    made, counts = card["data"]["made_of"], card["data"]["clips"]["train"]
+    assert sum(made["recordings"].values()) == counts["bonafide"] == 80 + 4
+    assert sum(made["fakes"].values()) == 80 and sum(made["made fakes"].values()) == 4
+
+
 def test_scores_of_other_clips_do_not_ship(folder, data, trained, capsys):
     words = [str(folder), "--name", "voice"]
     scores = pd.read_csv(folder / "scores_clean.csv")
@@ -144,6 +161,17 @@ def test_scores_of_other_clips_do_not_ship(folder, data, trained, capsys):
     scores.iloc[:-5].to_csv(folder / "scores_clean.csv", index=False)
     assert run_command(lambda: ship.main(words)) == 0
     assert "6 clips have no score" in capsys.readouterr().out  # those five, and eval's
+
+
+def test_a_detector_that_ships_is_replaced_only_if_told_so(folder, trained, tmp_path, capsys):
+    words = [str(folder), "--name", "voice"]
+    file = tmp_path / "pretrained" / "voice.keras"
+    file.parent.mkdir()
+    file.write_bytes(b"another")
+    assert run_command(lambda: ship.main(words)) == 2
+    assert "a detector of that name ships" in capsys.readouterr().err and file.read_bytes() == b"another"
+    assert run_command(lambda: ship.main([*words, "--replace"])) == 0
+    assert load_model("voice") is not None
 
 
 def test_what_another_process_trains_is_left_alone(folder, trained, capsys):
@@ -171,26 +199,27 @@ def test_several_ship_as_one_network_that_gives_the_mean_of_their_columns(data, 
     assert apart[0] != pytest.approx(apart[1], abs=1e-3)
     assert spoof_logits(detector, signal)[0] == pytest.approx((2 * apart[0] + apart[1]) / 3, abs=1e-4)
     card = read_card(tmp_path / "pretrained" / "voice.keras")
-    assert card["seeds"] == [1, 2] and card["config"]["model_args"]["sees"] == "fine,patches,fine"
+    seeds = [{"training.seed": 1, "model_args.sees": "fine,patches"}, {"training.seed": 2, "model_args.sees": None}]
+    assert card["trainings"] == seeds and card["config"]["model_args"]["sees"] == "fine,patches,fine"
     alone = [ship.read_scores(ship.read_settings([folder]))["clean"] for folder in folders]
     errors = [compute_eer(-scores["spoof_logit"], scores["label"])[0] for scores in alone]
     assert card["leave_pages_out"]["clean"]["eer"] < min(errors)  # chance errors of the two cancel
     both = ship.read_scores(ship.read_settings(folders))["clean"]
     assert set(both["fold"]) == {"pages-2-of-4 pages-3-of-4"}  # one part of the first division, one of the second
 
-    other = cross_validation(tmp_path / "cv-3", data, replace(first, training=TrainingConfig(epochs=(9,))), 3)
-    assert run_command(lambda: ship.main([str(folders[0]), str(other), "--name", "voice"])) == 2
-    assert "differ in more than seed and sees" in capsys.readouterr().err
+    other = cross_validation(tmp_path / "cv-3", data, replace(first, model_args={"width": 0.3}), 3)
+    assert run_command(lambda: ship.main([str(folders[0]), str(other), "--name", "second"])) == 2
+    assert "the datasets, front ends or networks differ" in capsys.readouterr().err
     cnn = cross_validation(tmp_path / "cv-4", data, CONFIG, 4)
-    assert run_command(lambda: ship.main([str(folders[0]), str(cnn), "--name", "voice"])) == 2
+    assert run_command(lambda: ship.main([str(folders[0]), str(cnn), "--name", "second"])) == 2
     assert "columns of small_resnet can be joined" in capsys.readouterr().err
     part = cross_validation(tmp_path / "cv-5", data, replace(CONFIG, limit=20), 5)
-    assert run_command(lambda: ship.main([str(part), "--name", "voice"])) == 2
+    assert run_command(lambda: ship.main([str(part), "--name", "second"])) == 2
     assert "measured on a part of the clips" in capsys.readouterr().err
     (tmp_path / "list.json").write_text("[1]", encoding="utf-8")
-    words = [*map(str, folders), "--name", "voice", "--about", str(tmp_path / "list.json")]
+    words = [*map(str, folders), "--name", "second", "--about", str(tmp_path / "list.json")]
     assert run_command(lambda: ship.main(words)) == 2
     assert "a JSON object is needed" in capsys.readouterr().err
     (folders[1] / "scores_1s.csv").unlink()
-    assert run_command(lambda: ship.main([*map(str, folders), "--name", "voice"])) == 2
+    assert run_command(lambda: ship.main([*map(str, folders), "--name", "second"])) == 2
     assert "holds no scores_1s.csv" in capsys.readouterr().err
