@@ -77,7 +77,12 @@ def test_own_file_is_read_back_exactly(tmp_path: Path) -> None:
     ev.write_scores(path, table, model="resmax", dataset="some set")
     head = path.read_text(encoding="utf-8").splitlines()[:4]
     assert head[0] == f"# {SCORE_CONVENTION}"
-    assert head[1:] == ["# model: resmax", "# dataset: some set", "# columns: utterance attack key score"]
+    assert head[1:] == [
+        "# model: resmax",
+        "# dataset: some set",
+        "# windows: first",
+        "# columns: utterance attack key score",
+    ]
     again = ev.read_scores(path)
     for column in ("utterance_id", "label", "score"):
         assert list(again[column]) == list(table[column])
