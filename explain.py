@@ -11,7 +11,8 @@ For every file a figure and the strongest regions as JSON go to the folder of --
 clips whether removing what a method names changes the logit more than removing something else, and whether it finds
 a stretch of recorded speech that was re-synthesised (faithfulness.py); the answer is a table and check.html.
 The methods are in relevance.py, what "removed" means in sound_cells.py. An explanation is about one window of the
-model's input length, the first one or that from `start` on; a shorter clip is explained in its own time.
+model's input length (2 s for the detectors that ship), the first one or that from `start` on, and its verdict is on
+that window, where inference.py takes the mean over all; a shorter clip is explained in its own time.
 """
 
 import html
@@ -36,7 +37,7 @@ from faithfulness import check_methods, deletion_curves, summary
 from feature_extraction import log_stft
 from figure_style import CLASS_NAMES, image_tag, png_bytes, save_figure
 from html_page import Page
-from inference import checked_waveform, find_audio, input_samples, operating_point
+from inference import DEFAULT_MODEL, MODEL_HELP, checked_waveform, find_audio, input_samples, judge, operating_point
 from model import load_model
 from relevance import DEFAULT_METHOD, METHODS, clip_logits, find_method, reason_against
 from score import add_choice_arguments, chosen_clips
@@ -64,8 +65,10 @@ class Explanation:
     name: str
     method: str
     logit: float  # of this window
-    threshold: float  # that makes a verdict of it
+    threshold: float  # that makes a prediction of it
+    verdict: str  # bonafide, spoof or uncertain, on this window
     start: float  # seconds into the clip at which the window begins
+    seconds: float  # that the clip has
     waveform: np.ndarray  # (samples,) of the window, without repetitions
     time: np.ndarray  # (frames,) seconds into the clip, the middle of each cell
     frequency: np.ndarray | None  # (bins,) Hz; None if the method gives time only
@@ -73,7 +76,7 @@ class Explanation:
 
     @property
     def label(self) -> int:
-        """The verdict on this window, for which evidence is named: 1 spoof, 0 bona fide."""
+        """The prediction on this window, for which evidence is named: 1 spoof, 0 bona fide."""
         return int(self.logit >= self.threshold)
 
     def regions(self, count: int = REGIONS) -> list[dict[str, Any]]:
@@ -99,8 +102,10 @@ class Explanation:
         return regions
 
     def __str__(self) -> str:
+        end = self.start + len(self.waveform) / SAMPLE_RATE
+        part = "" if end - self.start == self.seconds else f", {self.start:g}-{end:g} s of {self.seconds:.2f} s"
         return (
-            f"{self.name}: {LABELS[self.label]}  logit {self.logit:+.3f} (threshold {self.threshold:+.3f})  "
+            f"{self.name}{part}: {self.verdict}  logit {self.logit:+.3f} (threshold {self.threshold:+.3f})  "
             f"{self.sentence()}"
         )
 
@@ -117,6 +122,7 @@ class Explanation:
             "path": self.name,
             "method": self.method,
             "prediction": LABELS[self.label],
+            "verdict": self.verdict,
             "logit": self.logit,
             "threshold": self.threshold,
             "window_seconds": [self.start, self.start + len(self.waveform) / SAMPLE_RATE],
@@ -126,7 +132,8 @@ class Explanation:
     def figure(self) -> Figure:
         """Waveform, spectrogram with the relevance over it, relevance over time."""
         spectrogram = log_stft(self.waveform, FeatureConfig(samples=len(self.waveform)))[..., 0]
-        title = f"{CLASS_NAMES[self.label]}, logit {self.logit:+.2f}   ({self.method.replace('_', ' ')})"
+        verdict = self.verdict if self.verdict == "uncertain" else CLASS_NAMES[self.label]
+        title = f"{verdict}, logit {self.logit:+.2f}   ({self.method.replace('_', ' ')})"
         return explanation_figure(self.waveform, spectrogram, self.relevance, CELL_SECONDS, self.start, title)
 
     def _repr_html_(self) -> str:
@@ -173,12 +180,16 @@ def explain(
         )
     sound = SoundCells(waveform[first : first + samples])
     values = relevance(model, sound)
+    logit, point = float(clip_logits(model, [waveform[first : first + samples]])[0]), operating_point(model)
+    seconds = len(waveform) / SAMPLE_RATE
     return Explanation(
         name=name,
         method=method,
-        logit=float(clip_logits(model, [waveform[first : first + samples]])[0]),
-        threshold=operating_point(model)["threshold"],
+        logit=logit,
+        threshold=point["threshold"],
+        verdict=judge(logit, point, seconds)["verdict"],
         start=first / SAMPLE_RATE,
+        seconds=seconds,
         waveform=waveform[first : first + samples],
         time=first / SAMPLE_RATE + sound.time,
         frequency=sound.frequency if values.shape[1] > 1 else None,
@@ -252,7 +263,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(description="Where in time and frequency a verdict comes from, and whether that is true.")
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE_OR_DIR", help="audio to explain")
-    add("--model", required=True, help=".keras or .h5 file, run folder, or shipped name")
+    add("--model", default=DEFAULT_MODEL, help=MODEL_HELP)
     add("--method", metavar="M", help=f"one of {', '.join(METHODS)} ({DEFAULT_METHOD}; --check: all that fit)")
     add("--start", type=float, metavar="S", help="seconds into the file at which the window begins (0)")
     add("--out", type=Path, default=Path("explanations"), metavar="DIR", help="figures and reports (%(default)s)")

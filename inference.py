@@ -38,6 +38,7 @@ from file_index import AUDIO_SUFFIXES
 from model import SpoofLogit, find_model, load_model, spoof_logits
 
 DEFAULT_MODEL = "resmax"
+MODEL_HELP = ".keras or .h5 file, run folder, or what ships: resmax, resmax_tiny (%(default)s)"
 POOLING = "mean logit of half-overlapping windows"
 WINDOWS_AT_ONCE = 8  # 2 GB with AASIST
 CLIPS_AT_ONCE = 64  # in memory
@@ -106,18 +107,17 @@ def predict_waveform(model: keras.Model, waveform: np.ndarray, name: str = "wave
     warnings = quality_warnings(waveform)
     if not point.get("calibration"):
         warnings.append(NO_OPERATING_POINT)
-    judged = judge(logit, point)
-    if len(waveform) < (shortest := point.get("minimum_seconds", 0)) * SAMPLE_RATE:
-        judged["verdict"] = "uncertain"
+    seconds = len(waveform) / SAMPLE_RATE
+    if seconds < (shortest := point.get("minimum_seconds", 0)):
         warnings.append(f"undecided: below {shortest:g} s the detector has not been measured")
     values = {
         "path": name,
-        **judged,
+        **judge(logit, point, seconds),
         "logit": logit,
         "threshold": point["threshold"],
         "uncertain_band": list(point["uncertain"]),
         "calibrated_on": calibration_source(model),
-        "seconds": len(waveform) / SAMPLE_RATE,
+        "seconds": seconds,
         "windows": len(windows),
         "pooling": POOLING,
         "model": model.name,
@@ -139,14 +139,15 @@ def checked_waveform(waveform: np.ndarray, name: str) -> np.ndarray:
     return waveform
 
 
-def judge(logit: float, point: dict[str, Any]) -> dict[str, Any]:
-    """Prediction, verdict and spoof probability that an operating point makes of one logit."""
+def judge(logit: float, point: dict[str, Any], seconds: float = np.inf) -> dict[str, Any]:
+    """Prediction, verdict and spoof probability that an operating point makes of the logit of so long a sound."""
     low, high = point["uncertain"]
+    undecided = low <= logit < high or seconds < point.get("minimum_seconds", 0)
     prediction = "spoof" if logit >= point["threshold"] else "bonafide"
     llr = log_likelihood_ratio(-logit, point["calibration"]) if point.get("calibration") else -logit
     return {
         "prediction": prediction,
-        "verdict": "uncertain" if low <= logit < high else prediction,
+        "verdict": "uncertain" if undecided else prediction,
         "spoof_probability": float(1 / (1 + np.exp(np.clip(llr, -500, 500)))),
     }
 
@@ -319,10 +320,8 @@ def table_row(name: str, result: Prediction | AudioError) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(description="A verdict on audio files: recorded speech or synthetic?")
     parser.add_argument("files", nargs="+", metavar="FILE_OR_DIR")
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help=".keras or .h5 file, run folder, or shipped name (%(default)s)"
-    )
-    parser.add_argument("--csv", type=Path, metavar="OUT", help="write the table of verdicts here")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=MODEL_HELP)
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table of verdicts here")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of text")
     arguments = parser.parse_args(argv)
 

@@ -35,6 +35,7 @@ from config import SAMPLE_RATE
 from errors import AudioError, CommandParser, UserError, run_command
 from inference import (
     DEFAULT_MODEL,
+    MODEL_HELP,
     NO_OPERATING_POINT,
     as_model,
     input_samples,
@@ -180,7 +181,7 @@ class StreamingDetector:
         smoothed, probability, verdict = np.nan, np.nan, "silent"
         if not np.isnan(logit):
             smoothed = float(np.nanmean(near))
-            judged = judge(smoothed, self.point)
+            judged = judge(smoothed, self.point, (end - start) / SAMPLE_RATE)
             probability, verdict = judged["spoof_probability"], judged["verdict"]
         return Window(start / SAMPLE_RATE, end / SAMPLE_RATE, logit, smoothed, probability, verdict)
 
@@ -257,7 +258,7 @@ def judged(detector: StreamingDetector, chunks: Iterable[np.ndarray], endless: b
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(description="Judge sound while it arrives, from standard input or a microphone.")
     add = parser.add_argument
-    add("--model", default=DEFAULT_MODEL, help=".keras or .h5 file, run folder, or shipped name (%(default)s)")
+    add("--model", default=DEFAULT_MODEL, help=MODEL_HELP)
     add("--mic", action="store_true", help="listen to the microphone until Ctrl-C (needs sounddevice)")
     add("--rate", type=int, help="samples a second; needed for raw 16-bit mono samples on standard input")
     add("--hop", type=float, default=HOP, help="seconds between windows (%(default)s)")

@@ -29,7 +29,7 @@ from backend import keras
 from config import SAMPLE_RATE
 from errors import AudioError, CommandParser, UserError, run_command, tell_failures
 from figure_style import image_tag, png_bytes, save_figure
-from inference import DEFAULT_MODEL, NO_OPERATING_POINT, as_model, checked_waveform, find_audio
+from inference import DEFAULT_MODEL, MODEL_HELP, NO_OPERATING_POINT, as_model, checked_waveform, find_audio
 from streaming import HOP, WINDOW, StreamingDetector, Window
 
 SEGMENT_COLUMNS = ("start", "end", "label", "spoof_probability", "peak")
@@ -175,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(description="Where in recordings is synthetic speech?")
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE_OR_DIR")
-    add("--model", default=DEFAULT_MODEL, help=".keras or .h5 file, run folder, or shipped name (%(default)s)")
+    add("--model", default=DEFAULT_MODEL, help=MODEL_HELP)
     add("--hop", type=float, default=HOP, help="seconds between windows (%(default)s)")
     add("--window", type=float, help=f"seconds a window holds, at most the model's input (default {WINDOW:g})")
     add("--out", type=Path, metavar="DIR", help="write table, JSON, Audacity labels and figure of every file here")

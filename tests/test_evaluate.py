@@ -75,7 +75,7 @@ def test_own_file_is_read_back_exactly(tmp_path: Path) -> None:
     table.loc[70, "attack"] = "Tacotron 2"
     path = tmp_path / "out.txt"
     ev.write_scores(path, table, model="resmax", dataset="some set")
-    head = path.read_text(encoding="utf-8").splitlines()[:4]
+    head = path.read_text(encoding="utf-8").splitlines()[:5]
     assert head[0] == f"# {SCORE_CONVENTION}"
     assert head[1:] == [
         "# model: resmax",

@@ -21,7 +21,7 @@ import faithfulness
 import relevance
 from backend import keras
 from clip_plots import explanation_figure
-from config import SAMPLE_RATE, FeatureConfig
+from config import LABELS, SAMPLE_RATE, FeatureConfig
 from errors import UserError, run_command
 from explain import explain, heaviest_rectangle
 from faithfulness import LOUDEST, Check, check_methods, move_region, named_regions, resynthesise_segment
@@ -368,6 +368,23 @@ def folder(tmp_path: Path, picture: keras.Model) -> Path:
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     return run_command(lambda: command.main([str(word) for word in words]))
+
+
+def test_the_verdict_is_that_of_inference_on_the_window_it_names(picture: keras.Model, monkeypatch) -> None:
+    sound = clip()
+    point = {"threshold": 0.0, "uncertain": [-50.0, 50.0], "minimum_seconds": 0.0, "calibration": None}
+    monkeypatch.setattr(command, "operating_point", lambda model: point)
+    whole = explain(picture, sound, name="a.wav")
+    assert whole.verdict == "uncertain" == whole.to_dict()["verdict"] and str(whole).startswith(
+        "a.wav: uncertain  logit"
+    )
+    point["uncertain"] = [0.0, 0.0]
+    half = explain(picture, np.concatenate([sound, sound]), start=0.5, name="a.wav")
+    heard = len(half.waveform) / 16_000
+    assert str(half).startswith(f"a.wav, 0.5-{0.5 + heard:g} s of {len(sound) / 8_000:.2f} s: {half.verdict}  logit")
+    assert half.verdict == LABELS[half.label]
+    point["minimum_seconds"] = 2 * len(sound) / 16_000 + 0.1
+    assert explain(picture, sound).verdict == "uncertain"
 
 
 def test_files_are_explained_and_a_bad_one_is_reported(folder: Path, monkeypatch, capsys) -> None:
