@@ -180,8 +180,9 @@ def main(argv: list[str] | None = None) -> int:
     keys = [clips_key(tables) for tables in folds.values()]
     folder = arguments.runs / f"cv-{settings_key([*keys, fold_config(config, '').to_dict()])}"
     runs = train_folds(config, folds, folder)
-    head = f"{'condition':<14} {'clips':>6} {'EER %':>7} {'95 % clips':>14} {'95 % pages':>14}"
-    print(f"\n{head} {'of folds':>8} {'of pages':>8}")
+    print(f"\n{'':<29} {'95 % interval over':>29} {'mean EER of':>17}")
+    head = f"{'condition':<14} {'clips':>6} {'EER %':>7} {'clips':>14} {'pages':>14}"
+    print(f"{head} {'parts':>8} {'pages':>8}")
     rows, scores = {}, {}
     for condition in names:
         file = folder / f"scores_{condition}.csv"
@@ -195,11 +196,14 @@ def main(argv: list[str] | None = None) -> int:
     for page, error in errors_by(clean, "page").sort_values().items():
         counts = clean.loc[clean["page"] == page, "label"].value_counts()
         print(f"  {100 * error:5.1f} %  {page}  ({counts[BONAFIDE]} bona fide, {counts[SPOOF]} spoof)")
+    print(f"EER of some fakes against all recordings, {names[0]}:")
     for kind, error in kind_errors(clean).items():
-        print(f"{100 * error:5.1f} %  {kind} against all recordings ({(clean['kind'] == kind).sum()} clips)")
+        print(f"  {100 * error:5.1f} %  {kind} ({(clean['kind'] == kind).sum()} clips)")
     if unheard := unheard_families(clean, extra_families(config)):
-        print(f"{100 * unheard['eer']:5.1f} %  families that one part alone holds ({unheard['fakes']} clips)")
+        print(f"  {100 * unheard['eer']:5.1f} %  families that one part alone holds ({unheard['fakes']} clips)")
     print(f"folder {folder}")
+    if "clean" in names and config.limit is None and config.training.sample == 1:
+        print(f"next   python ship.py {folder} --name my_detector")
     clips = sum(len(table) for _, table in runs.values())
     lost = {condition: clips - len(part) for condition, part in scores.items() if len(part) < clips}
     for condition, count in lost.items():

@@ -36,6 +36,7 @@ from figure_style import (
 from metrics import auc, compute_eer, error_curves, hardest_attacks
 
 NO_LINE_BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
+CURVE_CLIPS = 10  # of an attack; the curve of fewer is a few steps that say nothing
 DET_TICKS = (0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95, 0.99)
 Trials = Mapping[str, tuple[ArrayLike, ArrayLike]]  # name -> (cm_scores, labels)
 
@@ -160,6 +161,7 @@ def attack_bars(
 ) -> Path:
     """EER of every attack with its interval, the hardest on top; told apart by whether training knew them."""
     names = hardest_attacks(per_attack)
+    title += f"\nthe {len(names)} hardest of {len(per_attack)}" if len(names) < len(per_attack) else ""
     figure, axes = figure_with_axes(7.0, 1.7 + 0.34 * len(names))
     known = set(names if trained_on is None else trained_on)
     kinds = [
@@ -257,9 +259,10 @@ def draw_evaluation(
     """
     scores, labels = table["score"].to_numpy(dtype=np.float64), table["label"].to_numpy()
     trials = {"all": (scores, labels)}
-    attacks = len(report["per_attack"])
-    several, shown = attacks > 1, min(attacks, 3)
-    for attack in hardest_attacks(report["per_attack"], shown) if several else []:
+    attacks = report["per_attack"]
+    heard_enough = {name: row for name, row in attacks.items() if row["trials"] >= CURVE_CLIPS}
+    shown = hardest_attacks(heard_enough, 3) if len(attacks) > 1 else []
+    for attack in shown:
         chosen = (labels == BONAFIDE) | (table["attack"].astype(str).to_numpy() == attack)
         trials[attack] = scores[chosen], labels[chosen]
     decision = report["decision"]
@@ -268,16 +271,19 @@ def draw_evaluation(
         thresholds["decision threshold"] = decision["threshold"]
     folder = Path(folder)
     title = f"Decisions at score {decision['threshold']:.3g}"
-    note = f"\nall attacks, and the {shown} hardest of {attacks}" if shown < attacks else ""
+    note = ""
+    if 0 < len(shown) < len(attacks):
+        enough = f" with {CURVE_CLIPS} clips or more" if len(heard_enough) < len(attacks) else ""
+        note = f"\nall attacks, and the {len(shown)} hardest of {len(heard_enough)}{enough}"
     drawn = [
         det_curve(trials, folder / "det.png", f"Detection error trade-off{note}"),
         roc_curve(trials, folder / "roc.png", f"Receiver operating characteristic{note}"),
         score_histogram(scores, labels, folder / "scores.png", thresholds),
         confusion_matrix(decision["confusion"], folder / "confusion.png", title),
     ]
-    if several:
+    if len(attacks) > 1:
         bars = folder / "attacks.png"
-        drawn.append(attack_bars(report["per_attack"], report["eer"], bars, trained_on=trained_on))
+        drawn.append(attack_bars(attacks, report["eer"], bars, trained_on=trained_on))
     return drawn
 
 

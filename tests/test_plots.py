@@ -63,6 +63,20 @@ def test_draw_evaluation(tmp_path: Path) -> None:
     assert all(_pixels(path).shape[0] > 300 for path in drawn)
 
 
+def test_attacks_of_few_clips_have_no_curve_of_their_own(tmp_path: Path, monkeypatch) -> None:
+    scores, labels = _scores()
+    spoof = np.flatnonzero(labels)
+    attack = np.full(len(labels), "-", dtype=object)
+    for name, part in zip(("many", "few", "enough"), (spoof[13:], spoof[:3], spoof[3:13]), strict=True):
+        attack[part] = name
+    table = pd.DataFrame({"score": scores, "label": labels, "attack": attack, "utterance_id": range(len(labels))})
+    drawn = {}
+    monkeypatch.setattr(plots, "det_curve", lambda trials, path, title: drawn.update(trials=trials, title=title))
+    plots.draw_evaluation(table, evaluate(table, threshold="0.5", bootstrap=0), tmp_path)
+    assert set(drawn["trials"]) == {"all", "many", "enough"}
+    assert drawn["title"].endswith("all attacks, and the 2 hardest of 2 with 10 clips or more")
+
+
 def test_attack_bars_tell_new_attacks_from_known_ones(tmp_path: Path) -> None:
     rows = {f"A{k:02}": {"eer": 0.01 * k, "eer_interval": (0.0, 0.02 * k)} for k in range(1, 9)}
     drawn = {
