@@ -47,6 +47,7 @@ from vocoders import METHODS as CLASSIC_METHODS
 from whole_file import whole_file
 
 METHODS = CLASSIC_METHODS | NEURAL_METHODS
+GROUPS = {"classic": tuple(CLASSIC_METHODS), "neural": tuple(NEURAL_METHODS)}  # vocoders.py, neural_vocoder.py
 COLUMNS = ("path", "label", "attack", "speaker", "split", "page", "kind", "family", "source")
 SETTINGS, MANIFEST = "settings.json", "manifest.csv"
 LIST_EVERY = 500  # files
@@ -256,16 +257,17 @@ def trivial_auc(rows: pd.DataFrame, seed: int = 1, folds: int = 5) -> dict[str, 
     return result
 
 
-def _names(text: str, known: dict, what: str) -> list[str]:
-    """The names in a,b,c, "all" for all that run here, "none"."""
-    if text == "all":
-        return [name for name, method in known.items() if method.is_here]
-    names = [] if text == "none" else text.split(",")
+def _names(text: str, known: dict, what: str, groups: dict[str, tuple] | None = None) -> list[str]:
+    """The names in a,b,c; all that run here of a group or for "all", and none for "none"."""
+    groups = {"all": tuple(known), "none": ()} | (groups or {})
+    if text in groups:
+        return [name for name in groups[text] if known[name].is_here]
+    names = text.split(",")
     for name in names:
         if name not in known:
-            raise UserError(f"unknown {what} {name!r}; valid: all, none, {', '.join(known)}")
+            raise UserError(f"unknown {what} {name!r}; valid: {', '.join([*groups, *known])}")
         if not known[name].is_here:
-            raise UserError(f"{what} {name}: needs {known[name].needs}; see requirements-corpus.txt, neural_vocoder.py")
+            raise UserError(f"{what} {name}: needs {known[name].needs}; see requirements-corpus.txt")
     return names
 
 
@@ -273,7 +275,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="*", type=Path, metavar="DATASET", help="their bona fide clips are copied")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the corpus, new or to be gone on with")
-    parser.add_argument("--methods", default="all", metavar="A,B", help=f"all, none or some of: {', '.join(METHODS)}")
+    words = f"all, {', '.join(GROUPS)}, none or some of: {', '.join(METHODS)}"
+    parser.add_argument("--methods", default="all", metavar="A,B", help=words)
     parser.add_argument("--per-clip", type=int, metavar="N", help="draw N of the methods for each clip (default: all)")
     parser.add_argument("--engines", default="none", metavar="A,B", help=f"speech: all, none, {', '.join(ENGINES)}")
     parser.add_argument("--spoken", type=int, default=100, metavar="N", help="clips of each engine (default 100)")
@@ -284,6 +287,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", type=Path, metavar="DIR", help="of a corpus: AUC of trivial features across pages")
     options = parser.parse_args(arguments)
     if options.check:
+        print("AUC of trivial features across pages; 0.5 is right, nan: all clips of it are of one page")
         for name, value in trivial_auc(read_dataset(options.check).usable(allow_missing=True), options.seed).items():
             print(f"{name:22} {value:.3f}")
         return 0
@@ -291,16 +295,16 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError("give one or more datasets and --out DIR, or --check DIR (see --help)")
     if min(options.per_clip or 1, options.limit or 1, options.jobs) < 1 or min(options.spoken, options.seed) < 0:
         raise UserError("--per-clip, --limit and --jobs must be at least 1, --spoken and --seed at least 0")
-    methods = _names(options.methods, METHODS, "method")
+    methods = _names(options.methods, METHODS, "method", GROUPS)
     engines = _names(options.engines, ENGINES, "engine")
     table = recordings(options.datasets, options.split)
     if options.limit and options.limit < len(table):
         chosen = np.random.default_rng(options.seed).permutation(len(table))[: options.limit]
         table = table.iloc[np.sort(chosen)].reset_index(drop=True)
     clips = plan(table, methods, options.per_clip, engines, options.spoken, options.seed)
-    missing = [f"{name} ({method.needs})" for name, method in METHODS.items() if not method.is_here]
-    if options.methods == "all" and missing:
-        print(f"not installed, left out: {', '.join(missing)}; see requirements-corpus.txt, neural_vocoder.py")
+    wanted = ({"all": tuple(METHODS)} | GROUPS).get(options.methods, ())
+    if missing := [f"{name} ({METHODS[name].needs})" for name in wanted if not METHODS[name].is_here]:
+        print(f"not there, left out: {', '.join(missing)}; see requirements-corpus.txt, neural_vocoder.py")
     problems = write_corpus(options.out, clips, options.seed, options.jobs)
     made = sum((options.out / clip.path).is_file() for clip in clips)
     print(f"{options.out}: {made:,} of {len(clips):,} files, {len(problems)} recordings left out")

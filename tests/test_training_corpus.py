@@ -131,7 +131,7 @@ def test_a_bad_file_is_reported_and_the_others_are_made(dataset, tmp_path, capsy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--methods", "wrold"], "unknown method 'wrold'; valid: all, none, world"),
+        (["--methods", "wrold"], "unknown method 'wrold'; valid: all, none, classic, neural, world"),
         (["--engines", "hal"], "unknown engine 'hal'"),
         (["--jobs", "0"], "at least 1"),
         (["--seed", "2"], "made with seed 1"),
@@ -203,6 +203,13 @@ def test_a_method_that_is_not_installed_is_refused_by_name(dataset, tmp_path, mo
     monkeypatch.setitem(METHODS, "world", METHODS["world"]._replace(needs="no_such_module"))
     with pytest.raises(UserError, match=r"method world: needs no_such_module; see requirements-corpus\.txt"):
         main([str(dataset), "--out", str(tmp_path / "c"), "--methods", "world"])
+    for group in ("classic", "all"):
+        words = [str(dataset), "--out", str(tmp_path / group), "--methods", group, "--per-clip", "1", "--limit", "1"]
+        assert main([*words, "--jobs", "1"]) == 0
+        assert "not there, left out: world (no_such_module)" in capsys.readouterr().out
+    neural = [str(dataset), "--out", str(tmp_path / "neural"), "--methods", "neural", "--limit", "1", "--jobs", "1"]
+    assert main(neural) == 0
+    assert "world" not in capsys.readouterr().out
 
 
 def test_speech_gets_the_look_of_a_recording_and_a_page_of_its_own(dataset, tmp_path, monkeypatch, speech_like):
