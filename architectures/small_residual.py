@@ -6,7 +6,7 @@ neighbourhood; `envelope`, all but a microphone's mean. Every convolution is nor
 deviation over time. With ReLU or max-feature-maps (as in ResMax, Kwak et al., ICPR 2020). TRAINING.md says what each
 of these brought.
 
-    small_resnet   550 K parameters a column, ReLU; two of half the width, 138 K each, are what ships
+    small_resnet   550 K parameters a column, ReLU; three of half the width, 138 K each, are what ships
     tiny_resnet     97 K, for a browser or a telephone
     small_resmax   410 K, max-feature-maps
 """
