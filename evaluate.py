@@ -29,7 +29,7 @@ __all__ = ["evaluate", "format_report", "read_scores", "write_scores"]
 REVERSED_AUC = 0.45  # below this, and far outside chance, the scores point the wrong way
 THRESHOLD_HELP = (
     "eer: where this file's own FRR and FAR meet (default); dev-eer: handed over from --dev-scores; 0.5: "
-    "spoof probability 0.5, that is logit 0; any other NUMBER: a cm_score, at or below which a trial is spoof"
+    "logit 0, an uncalibrated probability of 0.5; any other NUMBER: a cm_score, at or below which a trial is spoof"
 )
 
 
@@ -42,7 +42,7 @@ def _decision_threshold(rule: str, eer_threshold: float, point: dict[str, Any] |
             raise UserError("--threshold dev-eer takes the threshold from dev scores: give --dev-scores FILE too")
         return -point["threshold"], "EER threshold of the dev scores"
     if rule == "0.5":
-        return 0.0, "spoof probability 0.5, that is logit 0"
+        return 0.0, "logit 0, an uncalibrated spoof probability of 0.5"
     try:
         threshold = float(rule)
     except ValueError:
