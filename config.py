@@ -98,6 +98,7 @@ class TrainingConfig:
 
 
 # settings of which there are only so many
+DEV_CHOSE = {"best": "on which the model was chosen", "last": "which chose nothing but the threshold"}  # by --select
 CHOICES = {
     "schedule": ("sigmoid", "cosine", "halving", "constant"),
     "loss": ("bce", "focal", "oc_softmax", "p2sgrad"),

@@ -19,12 +19,11 @@ import pandas as pd
 import psutil
 
 from checkpoint import Progress, read_progress
-from config import LABELS, Config, read_config, write_json
+from config import DEV_CHOSE, LABELS, Config, read_config, write_json
 from data_utils import read_dataset
 from demo_corpus import DEMO_FOLDER, write_demo_corpus
 from errors import UserError
 from protocols import UNKNOWN_SPEAKER
-from run_findings import DEV_CHOSE
 from splits import SPLIT_ORDER, split_table, stratified_sample, with_extra
 
 SHOWN_ATTACKS = 8  # named in the lines about the data

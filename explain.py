@@ -1,7 +1,7 @@
 """Where in time and frequency a verdict comes from, and whether that is true.
 
-    python explain.py clip.wav more.mp3 folder/ --model runs/... [--method M] [--out DIR]
-    python explain.py --check DATASET --model runs/... [--split eval] [--limit N] [--seed S] [--allow-missing]
+    python explain.py clip.wav more.mp3 folder/ [--model runs/...] [--method M] [--out DIR]
+    python explain.py --check DATASET [--model runs/...] [--split eval] [--limit N] [--seed S] [--allow-missing]
 
     from explain import explain
     explanation = explain(model, load_audio("clip.wav"))
@@ -37,7 +37,16 @@ from faithfulness import check_methods, deletion_curves, summary
 from feature_extraction import log_stft
 from figure_style import CLASS_NAMES, image_tag, png_bytes, save_figure
 from html_page import Page
-from inference import DEFAULT_MODEL, MODEL_HELP, checked_waveform, find_audio, input_samples, judge, operating_point
+from inference import (
+    DEFAULT_MODEL,
+    MODEL_HELP,
+    checked_waveform,
+    find_audio,
+    input_samples,
+    judge,
+    operating_point,
+    too_short,
+)
 from model import load_model
 from relevance import DEFAULT_METHOD, METHODS, clip_logits, find_method, reason_against
 from score import add_choice_arguments, chosen_clips
@@ -67,6 +76,7 @@ class Explanation:
     logit: float  # of this window
     threshold: float  # that makes a prediction of it
     verdict: str  # bonafide, spoof or uncertain, on this window
+    warnings: list[str]  # why there is none
     start: float  # seconds into the clip at which the window begins
     seconds: float  # that the clip has
     waveform: np.ndarray  # (samples,) of the window, without repetitions
@@ -106,7 +116,7 @@ class Explanation:
         part = "" if end - self.start == self.seconds else f", {self.start:g}-{end:g} s of {self.seconds:.2f} s"
         return (
             f"{self.name}{part}: {self.verdict}  logit {self.logit:+.3f} (threshold {self.threshold:+.3f})  "
-            f"{self.sentence()}"
+            f"{self.sentence()}{''.join(f'  [{note}]' for note in self.warnings)}"
         )
 
     def sentence(self) -> str:
@@ -188,6 +198,7 @@ def explain(
         logit=logit,
         threshold=point["threshold"],
         verdict=judge(logit, point, seconds)["verdict"],
+        warnings=too_short(point, seconds),
         start=first / SAMPLE_RATE,
         seconds=seconds,
         waveform=waveform[first : first + samples],

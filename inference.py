@@ -108,8 +108,7 @@ def predict_waveform(model: keras.Model, waveform: np.ndarray, name: str = "wave
     if not point.get("calibration"):
         warnings.append(NO_OPERATING_POINT)
     seconds = len(waveform) / SAMPLE_RATE
-    if seconds < (shortest := point.get("minimum_seconds", 0)):
-        warnings.append(f"undecided: below {shortest:g} s the detector has not been measured")
+    warnings += too_short(point, seconds)
     values = {
         "path": name,
         **judge(logit, point, seconds),
@@ -139,10 +138,16 @@ def checked_waveform(waveform: np.ndarray, name: str) -> np.ndarray:
     return waveform
 
 
+def too_short(point: dict[str, Any], seconds: float) -> list[str]:
+    """Why sound of this length gets no verdict, as a list of warnings: none, or one."""
+    shortest = point.get("minimum_seconds", 0)
+    return [f"undecided: below {shortest:g} s the detector has not been measured"] if seconds < shortest else []
+
+
 def judge(logit: float, point: dict[str, Any], seconds: float = np.inf) -> dict[str, Any]:
     """Prediction, verdict and spoof probability that an operating point makes of the logit of so long a sound."""
     low, high = point["uncertain"]
-    undecided = low <= logit < high or seconds < point.get("minimum_seconds", 0)
+    undecided = low <= logit < high or too_short(point, seconds)
     prediction = "spoof" if logit >= point["threshold"] else "bonafide"
     llr = log_likelihood_ratio(-logit, point["calibration"]) if point.get("calibration") else -logit
     return {
@@ -203,11 +208,13 @@ def window_logits(
     """Logit of every window."""
     parts = []
     for first in range(0, len(windows), WINDOWS_AT_ONCE):
-        batch = np.stack(windows[first : first + WINDOWS_AT_ONCE])
-        if len(model.input_shape) == 4:  # a network without its front end
-            batch = np.stack([log_stft(waveform) for waveform in batch])
-        parts.append(logits_of(model, batch))
+        parts.append(logits_of(model, as_input(model, np.stack(windows[first : first + WINDOWS_AT_ONCE]))))
     return np.concatenate(parts)
+
+
+def as_input(model: keras.Model, waveforms: np.ndarray) -> np.ndarray:
+    """Waveforms (n, samples) as a model takes them: as they are, or (n, 250, 513, 1) without its front end."""
+    return np.stack([log_stft(waveform) for waveform in waveforms]) if len(model.input_shape) == 4 else waveforms
 
 
 def quality_warnings(waveform: np.ndarray) -> list[str]:
@@ -245,7 +252,7 @@ def score_clips(
     batches = evaluation_batches(reader, input_samples(model))
     for waveforms, numbers in tqdm(batches, desc=what, unit="batch", leave=False, disable=None):
         rows.append(np.asarray(numbers))
-        logits.append(logits_of(model, np.asarray(waveforms)))
+        logits.append(logits_of(model, as_input(model, np.asarray(waveforms))))
     refuse_nothing(rows, reader, what)
     return np.concatenate(rows), np.concatenate(logits)
 

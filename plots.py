@@ -273,8 +273,9 @@ def draw_evaluation(
     title = f"Decisions at score {decision['threshold']:.3g}"
     note = ""
     if 0 < len(shown) < len(attacks):
+        hardest = f"the {len(shown)} hardest of {len(heard_enough)}" if len(shown) < len(heard_enough) else "those"
         enough = f" with {CURVE_CLIPS} clips or more" if len(heard_enough) < len(attacks) else ""
-        note = f"\nall attacks, and the {len(shown)} hardest of {len(heard_enough)}{enough}"
+        note = f"\nall attacks, and {hardest}{enough}"
     drawn = [
         det_curve(trials, folder / "det.png", f"Detection error trade-off{note}"),
         roc_curve(trials, folder / "roc.png", f"Receiver operating characteristic{note}"),

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 import run_findings as findings
-from config import LABELS, TABLE_COLUMNS, Config, TrainingConfig, feature_config, read_config
+from config import DEV_CHOSE, LABELS, TABLE_COLUMNS, Config, TrainingConfig, feature_config, read_config
 from data_utils import read_dataset
 from demo_corpus import DEMO_FOLDER, NOTICE
 from errors import CommandParser, UserError, run_command
@@ -146,7 +146,7 @@ def limits(run: Run) -> list[str]:
     if run.card["data"]["dataset"] == "demo_corpus":
         known.insert(0, f"The data are the {NOTICE}")
     if "eval" not in run.reports:
-        known.append(f"There is no eval set: these are figures of dev, {findings.DEV_CHOSE[training.select]}.")
+        known.append(f"There is no eval set: these are figures of dev, {DEV_CHOSE[training.select]}.")
     if training.sample < 1:
         known.append(f"Only {percent(training.sample)} of the training clips were used.")
     if run.config.limit is not None:

@@ -19,7 +19,6 @@ from plots import best_row
 
 LEVEL = 0.03  # a dev loss within 3 % of another is as good
 CONFIDENT = 0.9  # a probability that leaves no doubt
-DEV_CHOSE = {"best": "on which the model was chosen", "last": "which chose nothing but the threshold"}  # by --select
 Report = Mapping[str, Any]  # what `evaluate` gives
 
 

@@ -78,7 +78,7 @@ def score_table(
 def add_clip_arguments(parser: CommandParser) -> None:
     """The options by which a command says which model and which clips it is about."""
     add = parser.add_argument
-    add("model", help=".keras or .h5 file, run folder, or shipped name")
+    add("model", help=".keras or .h5 file, run folder, or what ships: resmax, resmax_tiny")
     add("--data", type=Path, required=True, metavar="DIR", help="dataset, or a CSV of paths and labels")
     add_choice_arguments(parser)
 
@@ -164,7 +164,7 @@ def set_threshold(model: keras.Model, name: str, scores: pd.DataFrame, source: s
     card = (read_card(path) or {}) | {"operating_point": point}
     for decisions in ("metrics", "operating_points"):  # at the old threshold; a run keeps them in its metrics.json
         card.pop(decisions, None)
-    for row in card.get("leave_pages_out", {}).values():
+    for row in [*card.get("leave_pages_out", {}).values(), *card.get("elsewhere", {}).values()]:
         for decision in ("far", "frr", "decided", "wrong_of_decided"):
             row.pop(decision, None)
     save_model(model, path, card)

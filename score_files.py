@@ -6,6 +6,7 @@ Our own file is the ASVspoof layout below a comment header:
     # cm_score = -spoof_logit; higher = more bona fide
     # model: resmax
     # dataset: ASVspoof 2019 LA eval
+    # windows: first
     # columns: utterance attack key score
     LA_E_2834763 A11 spoof -6.1053839
 """

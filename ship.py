@@ -30,6 +30,7 @@ from data_utils import read_dataset
 from errors import CommandParser, UserError, run_command
 from experiment import claimed, class_counts, environment, logged, training_process
 from inference import judge
+from losses import COSINE_LOSSES
 from metrics import error_rates
 from model import (
     PRETRAINED,
@@ -133,25 +134,27 @@ def read_settings(folders: list[Path]) -> dict[Path, Config]:
             raise UserError(
                 f"{folder}: measured on a part of the clips (--limit, --sample); what ships learns from all"
             )
-    if len(configs) > 1 and {config.model for config in configs.values()} != {"small_resnet"}:
-        raise UserError("several folders: columns of small_resnet can be joined, other networks cannot")
+    joinable = all(one.model == "small_resnet" and one.training.loss not in COSINE_LOSSES for one in configs.values())
+    if len(configs) > 1 and not joinable:
+        raise UserError("several folders: columns of small_resnet with a plain logit can be joined, others cannot")
     if len({settings_key(_in_common(config)) for config in configs.values()}) > 1:
-        raise UserError(f"{', '.join(map(str, folders))}: the datasets, front ends or networks differ")
+        raise UserError(f"{', '.join(map(str, folders))}: the datasets, front ends, networks or losses differ")
     return configs
 
 
 def _in_common(config: Config) -> list[Any]:
     """What columns of one network must have in common."""
-    return [config.data, asdict(config.features), {**config.model_args, "sees": "any"}]
+    return [config.data, asdict(config.features), {**config.model_args, "sees": "any"}, config.training.loss]
 
 
 def differences(configs: list[Config]) -> list[dict[str, Any]]:
     """The seed of each training, and the settings in which they are not all alike."""
-    trainings = [dict(_flat(named(config).to_dict())) for config in configs]
+    trainings = [dict(_flat(config.to_dict())) for config in configs]
     names = dict.fromkeys(name for training in trainings for name in training)
     differ = [name for name in names if len({settings_key(training.get(name)) for training in trainings}) > 1]
     shown = dict.fromkeys(["training.seed", *differ])
-    return [{name: training.get(name) for name in shown} for training in trainings]
+    told = [dict(_flat(named(config).to_dict())) for config in configs]
+    return [{name: training.get(name) for name in shown} for training in told]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -178,10 +181,11 @@ def verdicts(scores: pd.DataFrame, point: dict[str, Any]) -> dict[str, float]:
 
 
 def heard_clips(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Every clip that one of the trainings heard, once; also a recording that the dataset and --extra both hold."""
+    """Every clip that a training heard, once; also one that the dataset and --extra, or two of these, both hold."""
     heard = pd.concat([table if "extra" in table else table.assign(extra=False) for table in tables])
     heard = heard.drop_duplicates("path")
     again = heard["extra"] & (heard["label"] == BONAFIDE) & heard["source"].isin(recording_names(heard))
+    again |= heard["extra"] & (heard["source"] != "-") & heard.duplicated(["source", "label", "attack"])
     return heard[~again]
 
 
@@ -191,7 +195,7 @@ def made_of(clips: pd.DataFrame) -> dict[str, dict[str, int]]:
     return {
         "recordings": clips.loc[~spoof, "page"].value_counts().to_dict(),
         "fakes": clips.loc[spoof & ~clips["extra"], "page"].value_counts().to_dict(),
-        "made fakes": clips.loc[spoof & clips["extra"], "attack"].value_counts().to_dict(),
+        "made_fakes": clips.loc[spoof & clips["extra"], "attack"].value_counts().to_dict(),
     }
 
 
@@ -209,7 +213,7 @@ def make_card(
     if "minimum_seconds" in about:
         point["minimum_seconds"] = about["minimum_seconds"]
     conditions = "1 condition" if len(scores) == 1 else f"{len(scores)} conditions"
-    point["source"] = f"{domain} in {conditions}, with models that had not heard the page"
+    point["source"] = f"clips of {domain}, in {conditions}, by models that had not heard their page"
     spoof = clips[clips["label"] == SPOOF]
     return {
         "model": config.model,
@@ -280,6 +284,7 @@ def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
     config = configs[folders[0]]
     table = read_dataset(Path(config.data)).usable(config.allow_missing)
     check_scores(scores["clean"], table, folders[0])
+    print(f"the card tells of {', '.join(scores)}")
     clips = {folder: all_clips(table, one) for folder, one in configs.items()}
     columns = [trained_on_all(one, clips[folder], folder / "all") for folder, one in configs.items()]
     card = make_card(list(configs.values()), heard_clips(list(clips.values())), scores, about)

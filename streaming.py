@@ -41,6 +41,7 @@ from inference import (
     input_samples,
     judge,
     operating_point,
+    too_short,
     window_logits,
 )
 
@@ -271,6 +272,8 @@ def main(argv: list[str] | None = None) -> int:
     detector = StreamingDetector(arguments.model, rate, arguments.hop, arguments.window)
     if not detector.point.get("calibration"):
         print(f"warning: {NO_OPERATING_POINT}", file=sys.stderr)
+    for warning in too_short(detector.point, detector.window):
+        print(f"warning: {warning}", file=sys.stderr)
     if arguments.mic:
         print(f"listening at {rate} Hz; the first row takes {detector.latency:g} s; Ctrl-C ends", file=sys.stderr)
     for window in judged(detector, chunks, endless=arguments.mic):

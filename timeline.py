@@ -10,7 +10,7 @@
 A file of any length is decoded block by block into a StreamingDetector, so hours take no more memory than a minute
 and the live stream gives the same rows. A window speaks for the time that is nearer to its centre than to any other
 window's; runs of windows whose smoothed logit reaches the model's threshold are the segments. That threshold was fitted
-on the first window of dev clips, not on short windows or means of several: take it as a starting point.
+on whole clips or their first windows, not on a window each half second: take it as a starting point.
 """
 
 import html
@@ -29,7 +29,7 @@ from backend import keras
 from config import SAMPLE_RATE
 from errors import AudioError, CommandParser, UserError, run_command, tell_failures
 from figure_style import image_tag, png_bytes, save_figure
-from inference import DEFAULT_MODEL, MODEL_HELP, NO_OPERATING_POINT, as_model, checked_waveform, find_audio
+from inference import DEFAULT_MODEL, MODEL_HELP, NO_OPERATING_POINT, as_model, checked_waveform, find_audio, too_short
 from streaming import HOP, WINDOW, StreamingDetector, Window
 
 SEGMENT_COLUMNS = ("start", "end", "label", "spoof_probability", "peak")
@@ -122,6 +122,7 @@ def timeline(
     warnings = [] if detector.point.get("calibration") else [NO_OPERATING_POINT]
     if detector.hop > detector.window:
         warnings.append(f"hop {detector.hop:g} s, window {detector.window:g} s: the sound between is not heard")
+    warnings += too_short(detector.point, min(detector.window, rows[-1].end))
     return Timeline(
         path=name,
         model=detector.model.name,
@@ -132,7 +133,7 @@ def timeline(
         uncertain_band=band,
         warnings=warnings,
         table=table,
-        segments=find_segments(table, threshold, band[1]),
+        segments=find_segments(table, threshold),
         envelope=np.concatenate(envelope, axis=1),
     )
 
@@ -144,8 +145,8 @@ def _peaks(block: np.ndarray, start: float) -> np.ndarray:
     return np.stack([start + places / SAMPLE_RATE, peaks])
 
 
-def find_segments(table: pd.DataFrame, threshold: float, certain: float) -> pd.DataFrame:
-    """Runs of windows at or above the threshold; `uncertain` where no smoothed logit reaches `certain`."""
+def find_segments(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Runs of windows at or above the threshold; `uncertain` where the verdict on none of them is spoof."""
     centre = ((table["start"] + table["end"]) / 2).to_numpy()
     border = np.concatenate([[0.0], (centre[1:] + centre[:-1]) / 2, table["end"].iloc[-1:]])
     above = (table["smoothed"] >= threshold).to_numpy()  # a silent window (NaN) is not
@@ -153,7 +154,7 @@ def find_segments(table: pd.DataFrame, threshold: float, certain: float) -> pd.D
     found = []
     for first, stop in zip(turns[::2], turns[1::2], strict=True):
         inside = table.iloc[first:stop]
-        label = "spoof" if inside["smoothed"].max() >= certain else "uncertain"
+        label = "spoof" if (inside["verdict"] == "spoof").any() else "uncertain"
         probability = inside["spoof_probability"]
         found.append((float(border[first]), float(border[stop]), label, probability.mean(), probability.max()))
     return pd.DataFrame(found, columns=SEGMENT_COLUMNS)

@@ -258,17 +258,22 @@ def trivial_auc(rows: pd.DataFrame, seed: int = 1, folds: int = 5) -> dict[str, 
 
 
 def _names(text: str, known: dict, what: str, groups: dict[str, tuple] | None = None) -> list[str]:
-    """The names in a,b,c; all that run here of a group or for "all", and none for "none"."""
+    """The names in a,b,c; a group, or "all", stands for those of it that run here, "none" for none."""
     groups = {"all": tuple(known), "none": ()} | (groups or {})
-    if text in groups:
-        return [name for name in groups[text] if known[name].is_here]
-    names = text.split(",")
-    for name in names:
-        if name not in known:
-            raise UserError(f"unknown {what} {name!r}; valid: {', '.join([*groups, *known])}")
-        if not known[name].is_here:
-            raise UserError(f"{what} {name}: needs {known[name].needs}; see requirements-corpus.txt")
-    return names
+    see = "see requirements-corpus.txt, neural_vocoder.py"
+    chosen = []
+    for word in text.split(","):
+        if word not in groups and word not in known:
+            raise UserError(f"unknown {what} {word!r}; valid: {', '.join([*groups, *known])}")
+        names = groups.get(word, (word,))
+        here = [name for name in names if known[name].is_here]
+        missing = [f"{name} needs {known[name].needs}" for name in names if name not in here]
+        if names and not here:
+            raise UserError(f"{what} {word}: {', '.join(missing)}; {see}")
+        if missing:
+            print(f"left out: {', '.join(missing)}; {see}")
+        chosen += here
+    return list(dict.fromkeys(chosen))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -302,9 +307,6 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = np.random.default_rng(options.seed).permutation(len(table))[: options.limit]
         table = table.iloc[np.sort(chosen)].reset_index(drop=True)
     clips = plan(table, methods, options.per_clip, engines, options.spoken, options.seed)
-    wanted = ({"all": tuple(METHODS)} | GROUPS).get(options.methods, ())
-    if missing := [f"{name} ({METHODS[name].needs})" for name in wanted if not METHODS[name].is_here]:
-        print(f"not there, left out: {', '.join(missing)}; see requirements-corpus.txt, neural_vocoder.py")
     problems = write_corpus(options.out, clips, options.seed, options.jobs)
     made = sum((options.out / clip.path).is_file() for clip in clips)
     print(f"{options.out}: {made:,} of {len(clips):,} files, {len(problems)} recordings left out")

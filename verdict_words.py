@@ -107,6 +107,7 @@ def card_rows(card: dict[str, Any]) -> dict[str, str]:
         rows["EER on pages it had not heard"] = unheard_pages(apart)
         if "decided" in apart["clean"]:  # not of one whose threshold has been set anew
             rows["Its verdicts there"] = unheard_verdicts(apart["clean"])
+            rows["At its threshold, at worst"] = worst_decisions(apart)
     if decision := metrics.get("eval", {}).get("decision"):
         rows["At its threshold, on eval"] = (
             f"{100 * decision['frr']:.1f} % of the recordings called synthetic, "
@@ -139,6 +140,15 @@ def unheard_verdicts(row: dict[str, float]) -> str:
     """How often a detector that ships says something, and how often that is wrong."""
     wrong = f", {100 * row['wrong_of_decided']:.0f} % of these wrong" if row["decided"] else ""
     return f"undecided on {100 * (1 - row['decided']):.0f} % of the clips, sure of {100 * row['decided']:.0f} %{wrong}"
+
+
+def worst_decisions(apart: dict[str, dict[str, float]]) -> str:
+    """The conditions in which a detector that ships errs most at its one threshold."""
+    alarm, miss = (max(apart, key=lambda name: apart[name][error]) for error in ("frr", "far"))
+    return (
+        f"{100 * apart[alarm]['frr']:.0f} % of the recordings called synthetic ({alarm}), "
+        f"{100 * apart[miss]['far']:.0f} % of the synthetic clips called recorded ({miss})"
+    )
 
 
 def equal_errors(report: dict[str, Any]) -> str:

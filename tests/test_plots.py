@@ -74,7 +74,7 @@ def test_attacks_of_few_clips_have_no_curve_of_their_own(tmp_path: Path, monkeyp
     monkeypatch.setattr(plots, "det_curve", lambda trials, path, title: drawn.update(trials=trials, title=title))
     plots.draw_evaluation(table, evaluate(table, threshold="0.5", bootstrap=0), tmp_path)
     assert set(drawn["trials"]) == {"all", "many", "enough"}
-    assert drawn["title"].endswith("all attacks, and the 2 hardest of 2 with 10 clips or more")
+    assert drawn["title"].endswith("all attacks, and those with 10 clips or more")
 
 
 def test_attack_bars_tell_new_attacks_from_known_ones(tmp_path: Path) -> None:

@@ -44,6 +44,11 @@ def test_small_and_with_a_whole_card(name):
     assert card["licence"] and card["limits"] and card["never_heard"]
     point = card["operating_point"]
     assert card["minimum_seconds"] == point["minimum_seconds"] >= 1
+    assert point["windows"] == "all"  # of a clip, in measuring as in inference.py
+    made, heard = card["data"]["made_of"], card["data"]["clips"]["train"]
+    assert sum(made["recordings"].values()) == heard["bonafide"]
+    assert sum(made["fakes"].values()) + sum(made["made_fakes"].values()) == heard["spoof"]
+    assert card["trainings"] and all("training.seed" in training for training in card["trainings"])
     low, high = point["uncertain"]
     assert low <= point["threshold"] <= high and point["calibration"]["a"] > 0
 

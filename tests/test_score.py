@@ -106,6 +106,7 @@ def test_what_ships_keeps_its_threshold_and_a_copy_loses_what_the_old_one_decide
     assert "operating_points" not in card and "metrics" not in card
     clean = card["leave_pages_out"]["clean"]
     assert clean["eer"] == old["leave_pages_out"]["clean"]["eer"] and not {"far", "frr", "decided"} & set(clean)
+    assert not {"far", "frr"} & set(card["elsewhere"]["ASVspoof 2019 LA"])
 
 
 @pytest.mark.parametrize("name", ["raw", "raw.keras", "pretrained/raw.keras"])

@@ -104,7 +104,7 @@ def test_the_detector_that_ships(folder, trained, tmp_path, capsys):
     decided = called | (clean["spoof_logit"] < low)
     assert row["decided"] == pytest.approx(decided.mean()) and 0.3 < decided.mean() < 1
     assert row["wrong_of_decided"] == pytest.approx((called != (clean["label"] == SPOOF))[decided].mean())
-    source = "a workshop in 2 conditions, with models that had not heard the page"
+    source = "clips of a workshop, in 2 conditions, by models that had not heard their page"
     assert card["operating_point"]["source"] == source and card["operating_point"]["dev_spoof"] == 80
     assert card["leave_pages_out"]["clean"]["eer"] < card["leave_pages_out"]["1s"]["eer"]
     assert set(card["leave_pages_out_by_kind"]) == {"vc"}
@@ -146,7 +146,7 @@ def test_columns_may_be_trained_with_and_without_extra(data, trained, tmp_path):
     assert [training["training.epochs"] for training in card["trainings"]] == [list(CONFIG.training.epochs), [7]]
     made, counts = card["data"]["made_of"], card["data"]["clips"]["train"]
     assert sum(made["recordings"].values()) == counts["bonafide"] == 80 + 4
-    assert sum(made["fakes"].values()) == 80 and sum(made["made fakes"].values()) == 4
+    assert sum(made["fakes"].values()) == 80 and sum(made["made_fakes"].values()) == 4
 
 
 def test_scores_of_other_clips_do_not_ship(folder, data, trained, capsys):
@@ -209,10 +209,14 @@ def test_several_ship_as_one_network_that_gives_the_mean_of_their_columns(data, 
 
     other = cross_validation(tmp_path / "cv-3", data, replace(first, model_args={"width": 0.3}), 3)
     assert run_command(lambda: ship.main([str(folders[0]), str(other), "--name", "second"])) == 2
-    assert "the datasets, front ends or networks differ" in capsys.readouterr().err
+    assert "the datasets, front ends, networks or losses differ" in capsys.readouterr().err
     cnn = cross_validation(tmp_path / "cv-4", data, CONFIG, 4)
     assert run_command(lambda: ship.main([str(folders[0]), str(cnn), "--name", "second"])) == 2
-    assert "columns of small_resnet can be joined" in capsys.readouterr().err
+    assert "columns of small_resnet with a plain logit can be joined" in capsys.readouterr().err
+    cosine = replace(first, training=replace(CONFIG.training, loss="oc_softmax"))
+    cosine = cross_validation(tmp_path / "cv-6", data, cosine, 6)
+    assert run_command(lambda: ship.main([str(folders[0]), str(cosine), "--name", "second"])) == 2
+    assert "columns of small_resnet with a plain logit can be joined" in capsys.readouterr().err
     part = cross_validation(tmp_path / "cv-5", data, replace(CONFIG, limit=20), 5)
     assert run_command(lambda: ship.main([str(part), "--name", "second"])) == 2
     assert "measured on a part of the clips" in capsys.readouterr().err

@@ -158,7 +158,8 @@ def windows(smoothed: list[float]) -> pd.DataFrame:
     """Windows of 2 s every second; the probability is a tenth of the logit."""
     start = np.arange(len(smoothed), dtype=float)
     values = np.array(smoothed)
-    return pd.DataFrame({"start": start, "end": start + 2, "smoothed": values, "spoof_probability": values / 10})
+    table = pd.DataFrame({"start": start, "end": start + 2, "smoothed": values, "spoof_probability": values / 10})
+    return table.assign(verdict=np.select([values >= 3, values >= 1], ["spoof", "uncertain"], "bonafide"))
 
 
 @pytest.mark.parametrize(
@@ -174,11 +175,21 @@ def windows(smoothed: list[float]) -> pd.DataFrame:
     ],
 )
 def test_segments_are_runs_at_or_above_the_threshold(smoothed, wanted):
-    found = find_segments(windows(smoothed), threshold=1.0, certain=3.0)
+    found = find_segments(windows(smoothed), threshold=1.0)
     assert list(found.columns) == ["start", "end", "label", "spoof_probability", "peak"]
     for row, values in zip(found.itertuples(index=False), wanted, strict=True):
         assert row.label == values[2]
         assert [*row[:2], *row[3:]] == pytest.approx([*values[:2], *values[3:]])
+
+
+def test_windows_shorter_than_what_was_measured_accuse_nobody(oracle, monkeypatch):
+    sound = with_insert(1, 3, 4)
+    assert [segment.label for segment in timeline(oracle, sound, window=0.5).segments.itertuples()] == ["spoof"]
+    monkeypatch.setattr(oracle.layers[-1], "operating_point", POINT | {"minimum_seconds": 0.6})
+    for short in (timeline(oracle, sound, window=0.5), timeline(oracle, tone(0.55))):
+        assert set(short.table["verdict"]) == {"uncertain"} == set(short.segments["label"])
+        assert "below 0.6 s the detector has not been measured" in str(short)
+    assert set(timeline(oracle, sound, window=0.7).segments["label"]) == {"spoof"}
 
 
 # ---------------------------------------------------------------- files, figures, the command

@@ -20,7 +20,7 @@ from recipes.resnet_wild import RECIPE
 from sampling import grouped_epoch
 from speech_engines import ENGINES, GRAMMAR, Engine, as_recorded, sentences
 from splits import with_extra
-from training_corpus import METHODS, main, plan, recordings, trivial_auc
+from training_corpus import GROUPS, METHODS, main, plan, recordings, trivial_auc
 
 CHEAP = "frozen_phase,mel_with_phase"
 
@@ -201,15 +201,17 @@ def test_a_folder_of_something_else_is_left_alone(dataset, tmp_path):
 
 def test_a_method_that_is_not_installed_is_refused_by_name(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(METHODS, "world", METHODS["world"]._replace(needs="no_such_module"))
-    with pytest.raises(UserError, match=r"method world: needs no_such_module; see requirements-corpus\.txt"):
+    with pytest.raises(UserError, match=r"method world: world needs no_such_module; see requirements-corpus\.txt"):
         main([str(dataset), "--out", str(tmp_path / "c"), "--methods", "world"])
-    for group in ("classic", "all"):
+    for group in ("classic", "psola,classic", "all"):
         words = [str(dataset), "--out", str(tmp_path / group), "--methods", group, "--per-clip", "1", "--limit", "1"]
         assert main([*words, "--jobs", "1"]) == 0
-        assert "not there, left out: world (no_such_module)" in capsys.readouterr().out
-    neural = [str(dataset), "--out", str(tmp_path / "neural"), "--methods", "neural", "--limit", "1", "--jobs", "1"]
-    assert main(neural) == 0
-    assert "world" not in capsys.readouterr().out
+        assert "left out: world needs no_such_module" in capsys.readouterr().out
+        assert len(read_dataset(tmp_path / group).usable()) == 2  # the recording and a copy
+    for name in GROUPS["neural"]:
+        monkeypatch.setitem(METHODS, name, METHODS[name]._replace(needs="no_such_file"))
+    with pytest.raises(UserError, match=r"method neural: hifi_gan_plain needs no_such_file, .*neural_vocoder\.py"):
+        main([str(dataset), "--out", str(tmp_path / "neural"), "--methods", "neural"])
 
 
 def test_speech_gets_the_look_of_a_recording_and_a_page_of_its_own(dataset, tmp_path, monkeypatch, speech_like):
