@@ -185,7 +185,7 @@ def heard_clips(tables: list[pd.DataFrame]) -> pd.DataFrame:
     heard = pd.concat([table if "extra" in table else table.assign(extra=False) for table in tables])
     heard = heard.drop_duplicates("path")
     again = heard["extra"] & (heard["label"] == BONAFIDE) & heard["source"].isin(recording_names(heard))
-    again |= heard["extra"] & (heard["source"] != "-") & heard.duplicated(["source", "label", "attack"])
+    again |= heard["extra"] & heard.duplicated(["utterance_id", "source", "label", "attack"])
     return heard[~again]
 
 
