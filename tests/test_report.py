@@ -16,7 +16,7 @@ import soundfile
 import run_findings as findings
 from audio import fit_length, load_audio
 from calibration import operating_point
-from config import BONAFIDE, SAMPLE_RATE, SPOOF, Config, FeatureConfig, TrainingConfig, write_json
+from config import BONAFIDE, SAMPLE_RATE, SPOOF, Config, FeatureConfig, TrainingConfig, read_config, write_json
 from data_utils import read_dataset
 from errors import UserError
 from evaluate import evaluate
@@ -229,8 +229,12 @@ def test_without_errors_the_page_says_so(dataset, tmp_path):
 def test_without_eval_the_page_is_about_dev(dataset, tmp_path):
     run = make_run(tmp_path / "run", dataset, splits=("dev",))
     page = Shown(write_report(run, read_dataset(dataset).table))
-    assert "There is no eval set: these are figures of dev" in page.text
+    assert "There is no eval set: these are figures of dev, on which the model was chosen." in page.text
     assert len(page.sounds) == len(re.findall(SHOWN_CLIP, page.text)) > 0
+    config = read_config(run / "config.json")
+    replace(config, training=replace(config.training, select="last")).write(run / "config.json")
+    page = Shown(write_report(run, read_dataset(dataset).table))
+    assert "figures of dev, which chose nothing but the threshold." in page.text
 
 
 @pytest.mark.usefixtures("unpainted")
