@@ -43,6 +43,7 @@ POOLING = "mean logit of half-overlapping windows"
 WINDOWS_AT_ONCE = 8  # 2 GB with AASIST
 CLIPS_AT_ONCE = 64  # in memory
 NO_OPERATING_POINT = "the model carries no threshold: logit 0 is used"
+Logits = Callable[[keras.Model, np.ndarray], np.ndarray]  # model, waveforms (n, samples) -> logits (n,)
 CSV_COLUMNS = (
     "path",
     "prediction",
@@ -203,7 +204,7 @@ def cut_windows(waveform: np.ndarray, samples: int) -> list[np.ndarray]:
 def window_logits(
     model: keras.Model,
     windows: list[np.ndarray],
-    logits_of: Callable[[keras.Model, np.ndarray], np.ndarray] = spoof_logits,
+    logits_of: Logits = spoof_logits,
 ) -> np.ndarray:
     """Logit of every window."""
     parts = []
@@ -245,7 +246,7 @@ def score_clips(
     model: keras.Model,
     reader: ClipReader,
     what: str,
-    logits_of: Callable[[keras.Model, np.ndarray], np.ndarray] = spoof_logits,
+    logits_of: Logits = spoof_logits,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows that could be read and their logits, from the first window of every clip (as in ASVspoof)."""
     rows, logits = [], []
@@ -261,7 +262,7 @@ def judge_clips(
     model: keras.Model,
     reader: ClipReader,
     what: str,
-    logits_of: Callable[[keras.Model, np.ndarray], np.ndarray] = spoof_logits,
+    logits_of: Logits = spoof_logits,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows that could be read and their logits as predict_audio has them, of all windows of every clip."""
     rows, logits = [], []
