@@ -188,9 +188,10 @@ def explain(
         raise UserError(
             f"{name}: start {start:g} s; a window of the model begins between 0 and {last / SAMPLE_RATE:g} s"
         )
-    sound = SoundCells(waveform[first : first + samples])
+    window = waveform[first : first + samples]
+    sound = SoundCells(window)
     values = relevance(model, sound)
-    logit, point = float(clip_logits(model, [waveform[first : first + samples]])[0]), operating_point(model)
+    logit, point = float(clip_logits(model, [window])[0]), operating_point(model)
     seconds = len(waveform) / SAMPLE_RATE
     return Explanation(
         name=name,
@@ -201,7 +202,7 @@ def explain(
         warnings=too_short(point, seconds),
         start=first / SAMPLE_RATE,
         seconds=seconds,
-        waveform=waveform[first : first + samples],
+        waveform=window,
         time=first / SAMPLE_RATE + sound.time,
         frequency=sound.frequency if values.shape[1] > 1 else None,
         relevance=values,
