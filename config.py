@@ -75,6 +75,8 @@ class TrainingConfig:
     pairs: float = 0.0  # with groups: share of an epoch that is recordings, each beside a copy made of it
     bonafide_weight: float | None = None  # with weights; None: from the class counts
     loss: str = "bce"  # bce | focal | oc_softmax | p2sgrad (losses.py)
+    teachers: tuple[str, ...] = ()  # folders of trained runs that say of each clip what they think (distillation.py)
+    teacher_share: float = 0.5  # how much of the label is theirs
     clip_norm: float | None = 5.0  # global gradient norm
     weight_decay: float | None = None  # decoupled from the gradient, times the learning rate
     sam: float | None = None  # radius of sharpness-aware minimisation: every batch then counts twice
@@ -122,8 +124,9 @@ POSITIVE = (
     "bonafide_copies",
     "mixup",
     "mask_probability",
+    "teacher_share",
 )
-SHARES = ("sample", "swa", "extra_share", "pairs", "augment_probability", "mask_probability")
+SHARES = ("sample", "swa", "extra_share", "pairs", "augment_probability", "mask_probability", "teacher_share")
 
 
 def check_training(training: TrainingConfig) -> None:

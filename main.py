@@ -126,6 +126,8 @@ def training_options() -> CommandParser:
     add("--schedule", metavar="NAME", help="sigmoid (the ResMax paper's), cosine, halving (every 10 epochs), constant")
     add("--batch-size", type=positive, metavar="N")
     add("--loss", metavar="NAME", help="bce, focal, oc_softmax, p2sgrad")
+    add("--teachers", type=or_none(listed(str)), metavar="DIR,DIR", help="learn from these trained runs as well")
+    add("--teacher-share", type=float, metavar="SHARE", help="how much of the label is what they say (0.5)")
     add("--balance", metavar="HOW", help="none, weights (in the loss), sampling (half of each epoch bona fide), groups")
     add("--extra-share", type=float, metavar="SHARE", help="with groups: how much of each class comes from --extra")
     add("--pairs", type=float, metavar="SHARE", help="of an epoch: recordings of --extra, each beside a copy of it")
@@ -253,6 +255,7 @@ def refuse_without_effect(config: Config, changes: dict[str, Any]) -> None:
     needs = {
         "extra_share": ("--extra and --balance groups", config.extra and training.balance == "groups"),
         "pairs": ("--extra and --balance groups", config.extra and training.balance == "groups"),
+        "teacher_share": ("--teachers", training.teachers),
         "augment_only": ("--augment", training.augment),
         "augment_probability": ("--augment", training.augment),
         "augment_rounds": ("--augment", training.augment),

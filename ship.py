@@ -167,7 +167,9 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 def named(config: Config) -> Config:
     """The settings with datasets called by name, not by where they lie on this machine."""
-    return replace(config, data=dataset_name(config.data), extra=dataset_name(config.extra))
+    teachers = tuple(Path(teacher).name for teacher in config.training.teachers)
+    training = replace(config.training, teachers=teachers)
+    return replace(config, data=dataset_name(config.data), extra=dataset_name(config.extra), training=training)
 
 
 def verdicts(scores: pd.DataFrame, point: dict[str, Any]) -> dict[str, float]:
@@ -264,6 +266,7 @@ def in_float32(models: list[keras.Model], config: Config) -> keras.Model:
 def trained_on_all(config: Config, clips: pd.DataFrame, run: Path) -> keras.Model:
     """The model after training on every clip; what was trained before is not trained again."""
     run.mkdir(exist_ok=True)
+    config.write(run / "config.json")  # by which a pupil finds it
     if (owner := training_process(run)) is not None:
         raise UserError(f"{run}: is being trained by process {owner}")
     set_up_keras(config.training)
@@ -277,6 +280,14 @@ def trained_on_all(config: Config, clips: pd.DataFrame, run: Path) -> keras.Mode
     return load_model(run)
 
 
+def train_teachers(config: Config, table: pd.DataFrame) -> None:
+    """Train on every clip, into folder/all, the cross-validations that teach this one, and first what teaches those."""
+    for folder in map(Path, config.training.teachers):
+        teacher = read_settings([folder])[folder]
+        train_teachers(teacher, table)
+        trained_on_all(teacher, all_clips(table, teacher), folder / "all")
+
+
 def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
     """Train on everything into folder/all, of each folder; then write the model and its card to pretrained/."""
     configs = read_settings(folders)
@@ -286,7 +297,10 @@ def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
     check_scores(scores["clean"], table, folders[0])
     print(f"the card tells of {', '.join(scores)}")
     clips = {folder: all_clips(table, one) for folder, one in configs.items()}
-    columns = [trained_on_all(one, clips[folder], folder / "all") for folder, one in configs.items()]
+    columns = []
+    for folder, one in configs.items():
+        train_teachers(one, table)
+        columns.append(trained_on_all(one, clips[folder], folder / "all"))
     card = make_card(list(configs.values()), heard_clips(list(clips.values())), scores, about)
     if len(columns) > 1:
         sees = ",".join(sight for one in configs.values() for sight in sights(one))

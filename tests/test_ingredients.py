@@ -171,8 +171,18 @@ print(json.dumps(progress.history))
 
 
 def test_jax_trains_without_tensorflow(tables, new_run):
-    run = new_run("jax")
-    settings = {"sam": 0.02, "mixup": 0.2, "loss": "p2sgrad", "swa": 0.5, "spec_augment": 1, "deterministic": False}
+    run, teacher = new_run("jax"), new_run("teacher")
+    train(tiny_config(epochs=(2,)), tables["train"], tables["dev"], teacher)
+    tiny_config().write(teacher / "config.json")
+    settings = {
+        "teachers": (str(teacher),),
+        "sam": 0.02,
+        "mixup": 0.2,
+        "loss": "p2sgrad",
+        "swa": 0.5,
+        "spec_augment": 1,
+        "deterministic": False,
+    }
     tiny_config(epochs=(4,), **settings).write(run / "config.json")
     for name, table in tables.items():
         table.to_pickle(run / f"{name}.pickle")

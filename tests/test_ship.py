@@ -13,6 +13,7 @@ import model as model_file
 import ship
 from backend import keras
 from config import BONAFIDE, SPOOF, Config, FeatureConfig, TrainingConfig
+from distillation import teacher_runs
 from errors import run_command
 from inference import operating_point, predict_waveform
 from metrics import compute_eer, error_rates
@@ -227,3 +228,22 @@ def test_several_ship_as_one_network_that_gives_the_mean_of_their_columns(data, 
     (folders[1] / "scores_1s.csv").unlink()
     assert run_command(lambda: ship.main([*map(str, folders), "--name", "second"])) == 2
     assert "holds no scores_1s.csv" in capsys.readouterr().err
+
+
+def test_teachers_are_trained_on_all_before_their_pupil(data, trained, tmp_path, monkeypatch):
+    order, train = [], ship.train
+
+    def noted(config, table, watched, run):
+        order.append((run.parent.name, len(table), [path.parent.name for path in teacher_runs(config)]))
+        train(config, table, watched, run)
+
+    monkeypatch.setattr(ship, "train", noted)
+    teacher = cross_validation(tmp_path / "runs" / "cv-teacher", data, CONFIG, 3)
+    taught = replace(
+        CONFIG, extra=str(tmp_path / "corpus"), training=replace(CONFIG.training, teachers=(str(teacher),))
+    )
+    pupil = cross_validation(tmp_path / "runs" / "cv-pupil", data, taught, 3)
+    assert run_command(lambda: ship.main([str(pupil), "--name", "voice"])) == 0
+    assert order == [("cv-teacher", 160, []), ("cv-pupil", 168, ["cv-teacher"])]
+    text = (tmp_path / "pretrained" / "voice.json").read_text(encoding="utf-8")
+    assert json.loads(text)["config"]["training"]["teachers"] == ["cv-teacher"] and str(tmp_path) not in text

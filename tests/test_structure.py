@@ -22,9 +22,9 @@ LAYERS = (
     "rawboost augmentation feature_extraction backend front_ends feature_masks score_files calibration dataset_report",
     "demo_speech resynthesis dressing vocoders speech_engines more_recordings",
     "optimizers complexity architectures losses data_utils demo_corpus evaluate neural_vocoder model checkpoint",
-    "clip_reader sampling data_generator inference relevance faithfulness score explain streaming timeline training",
-    "torch_file import_weights training_corpus robustness recipes worst_errors report eda experiment compare main",
-    "cross_validate ship verdict_words uploads app",
+    "clip_reader sampling data_generator inference relevance faithfulness score explain streaming timeline",
+    "distillation training torch_file import_weights training_corpus robustness recipes worst_errors report eda",
+    "experiment compare main cross_validate ship verdict_words uploads app",
 )
 ORDER = " ".join(LAYERS).split()
 HEAVY = {"keras", "tensorflow", "backend"}  # seconds to import

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_training import tiny_config
+from tiny_training import saved_arrays, tiny_config
 
 from backend import keras
 from checkpoint import read_progress
@@ -17,11 +17,6 @@ from model import load_model
 from training import compile_model, dev_figures, speed_line, throughput, train
 
 pytestmark = pytest.mark.usefixtures("tiny_in_the_list")
-
-
-def saved_arrays(run) -> dict[str, np.ndarray]:
-    with np.load(run / "last.npz") as state:
-        return {name: state[name] for name in state.files if name != "progress"}
 
 
 def test_two_epochs_and_two_more_equal_four_bit_for_bit(tables, new_run):

@@ -45,3 +45,9 @@ def write_tones(folder: Path) -> dict[str, pd.DataFrame]:
     columns = ("path", "label", "attack", "speaker", "split", "dataset", "utterance_id")
     table = pd.DataFrame(rows, columns=columns)
     return {name: part.reset_index(drop=True) for name, part in table.groupby("split")}
+
+
+def saved_arrays(run: Path) -> dict[str, np.ndarray]:
+    """Every variable of the state that a run goes on from."""
+    with np.load(run / "last.npz") as state:
+        return {name: state[name] for name in state.files if name != "progress"}
