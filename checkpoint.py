@@ -29,6 +29,7 @@ class Progress:
     averaged: int = 0  # epochs whose weights are in the average
     finished: bool = False
     clips: str = ""  # stands for those that it learns from and chooses on
+    dev: str = ""  # stands for those that it chooses on alone
     backend: str = "tensorflow"  # which draws its random numbers in its own way
     speed: dict[str, float | None] | None = None  # clips a second of the input alone and of the training step alone
 

@@ -75,7 +75,7 @@ class TrainingConfig:
     pairs: float = 0.0  # with groups: share of an epoch that is recordings, each beside a copy made of it
     bonafide_weight: float | None = None  # with weights; None: from the class counts
     loss: str = "bce"  # bce | focal | oc_softmax | p2sgrad (losses.py)
-    teachers: tuple[str, ...] = ()  # folders of trained runs that say of each clip what they think (distillation.py)
+    teachers: tuple[str, ...] = ()  # run folders: these models say of each clip what they think (distillation.py)
     teacher_share: float = 0.5  # how much of the label is theirs
     clip_norm: float | None = 5.0  # global gradient norm
     weight_decay: float | None = None  # decoupled from the gradient, times the learning rate

@@ -19,8 +19,9 @@ import pandas as pd
 
 from backend import keras
 from compare import finished_run
-from config import BONAFIDE, SPOOF, Config, settings_key
+from config import BONAFIDE, SPOOF, Config, read_config, settings_key
 from data_utils import read_dataset
+from distillation import check_teachers, with_all_teachers
 from errors import UserError, run_command
 from experiment import carry_out, prepare_tables
 from inference import judge_clips
@@ -42,6 +43,20 @@ def fold_config(config: Config, fold: str) -> Config:
     return replace(config, training=replace(config.training, split=fold, select="last"))
 
 
+def taught_fold(config: Config, fold: str) -> Config:
+    """The config of one part, where each cross-validation that teaches is its run of the same part."""
+    teachers = tuple(str(fold_run(Path(name), fold)) for name in config.training.teachers)
+    return fold_config(replace(config, training=replace(config.training, teachers=teachers)), fold)
+
+
+def fold_run(folder: Path, fold: str) -> Path:
+    """The run of one part in the folder of a cross-validation."""
+    for metrics in sorted(folder.glob("*/metrics.json"), reverse=True):
+        if read_config(metrics.parent / "config.json").training.split == fold:
+            return metrics.parent
+    raise UserError(f"teacher {folder}: holds no finished run of {fold}; give a folder that cross_validate.py has made")
+
+
 def prepare_folds(config: Config) -> dict[str, dict[str, pd.DataFrame]]:
     """The tables of every part."""
     folds = {}
@@ -56,9 +71,12 @@ def train_folds(
 ) -> dict[str, tuple[Path, pd.DataFrame]]:
     """Every part's run folder and the clips it was not trained on; what is finished is not trained again."""
     runs = {}
+    parts = {fold: taught_fold(config, fold) for fold in folds}
+    for fold, part in parts.items():
+        check_teachers(part, folds[fold]["dev"])  # of all parts, before hours go into the first
     for fold, tables in folds.items():
         print(f"\n--- {fold}")
-        part = fold_config(config, fold)
+        part = parts[fold]
         runs[fold] = finished_run(part, folder) or carry_out(part, tables, folder), tables["dev"]
     return runs
 
@@ -120,11 +138,12 @@ def family_parts(table: pd.DataFrame) -> pd.Series:
 
 
 def extra_families(config: Config) -> set[str]:
-    """The parts of the families that --extra brings into every part's training."""
-    if config.extra is None:
-        return set()
-    extra = read_dataset(Path(config.extra)).usable(config.allow_missing)
-    return set(family_parts(extra[extra["label"] == SPOOF]).explode())
+    """The parts of the families that --extra brings into the training of a part, or of what teaches it."""
+    families = set()
+    for place in {one.extra for one in with_all_teachers(config)} - {None}:
+        extra = read_dataset(Path(place)).usable(config.allow_missing)
+        families |= set(family_parts(extra[extra["label"] == SPOOF]).explode())
+    return families
 
 
 def akin(first: str, second: str) -> bool:
@@ -199,7 +218,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"EER of some fakes against all recordings, {names[0]}:")
     for kind, error in kind_errors(clean).items():
         print(f"  {100 * error:5.1f} %  {kind} ({(clean['kind'] == kind).sum()} clips)")
-    if unheard := unheard_families(clean, extra_families(config)):
+    if unheard := unheard_families(clean, extra_families(taught_fold(config, FOLDS[0]))):
         print(f"  {100 * unheard['eer']:5.1f} %  families that one part alone holds ({unheard['fakes']} clips)")
     print(f"folder {folder}")
     if "clean" in names and config.limit is None and config.training.sample == 1:

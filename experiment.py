@@ -250,14 +250,14 @@ def carry_out(
     config: Config, tables: dict[str, pd.DataFrame], runs: Path, fresh: bool = False, stop_after: int | None = None
 ) -> Path | None:
     """Train and measure, going on where an equal command was stopped; the run folder, None if it only paused."""
-    from distillation import teacher_runs  # these import Keras, which takes seconds
+    from distillation import check_teachers  # these import Keras, which takes seconds
     from model import build_model
     from training import set_up_keras, train
 
     set_up_keras(config.training)
     with contextlib.redirect_stdout(io.StringIO()):  # what it says is said again, and logged, when training begins
         build_model(config)  # what does not fit together is refused before there is a run folder
-        teacher_runs(config)
+        check_teachers(config, tables["dev"])
     started = time.monotonic()
     run = open_run(config, runs, fresh)
     with claimed(run), logged(run / "log.txt"):

@@ -49,6 +49,11 @@ def listed(kind: type) -> Any:
     return parse
 
 
+def folder(text: str) -> str:
+    """An argument type for folders: `runs/a/` is `runs/a`."""
+    return str(Path(text))
+
+
 def or_none(kind: Any) -> Any:
     """An argument type for values of a kind, or `none`."""
 
@@ -126,7 +131,7 @@ def training_options() -> CommandParser:
     add("--schedule", metavar="NAME", help="sigmoid (the ResMax paper's), cosine, halving (every 10 epochs), constant")
     add("--batch-size", type=positive, metavar="N")
     add("--loss", metavar="NAME", help="bce, focal, oc_softmax, p2sgrad")
-    add("--teachers", type=or_none(listed(str)), metavar="DIR,DIR", help="learn from these trained runs as well")
+    add("--teachers", type=or_none(listed(folder)), metavar="RUN,RUN", help="learn from these trained runs as well")
     add("--teacher-share", type=float, metavar="SHARE", help="how much of the label is what they say (0.5)")
     add("--balance", metavar="HOW", help="none, weights (in the loss), sampling (half of each epoch bona fide), groups")
     add("--extra-share", type=float, metavar="SHARE", help="with groups: how much of each class comes from --extra")

@@ -7,8 +7,9 @@ The settings are those of the cross-validation; several train the same network o
 all else: seed, what a column sees, what is trained on beside the dataset, augmentation. What the card says of errors,
 thresholds and calibration is from there as well: from the logits that every clip got, in every condition that was
 measured, from a model that had heard nothing of its page. A run that was stopped goes on, and what is trained is not
-trained again. `--about FILE` adds a JSON object to the card: domain, licence, limits, the shortest clip that gets a
-verdict (minimum_seconds), results elsewhere ... as pretrained/<name>.about.json do.
+trained again; what teaches it (`--teachers`) is trained on all first. `--about FILE` adds a JSON object to the card:
+domain, licence, limits, the shortest clip that gets a verdict (minimum_seconds), results elsewhere ... as
+pretrained/<name>.about.json do.
 """
 
 import argparse
@@ -167,7 +168,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 def named(config: Config) -> Config:
     """The settings with datasets called by name, not by where they lie on this machine."""
-    teachers = tuple(Path(teacher).name for teacher in config.training.teachers)
+    teachers = tuple(Path(run).parent.name for run in config.training.teachers)
     training = replace(config.training, teachers=teachers)
     return replace(config, data=dataset_name(config.data), extra=dataset_name(config.extra), training=training)
 
@@ -266,7 +267,6 @@ def in_float32(models: list[keras.Model], config: Config) -> keras.Model:
 def trained_on_all(config: Config, clips: pd.DataFrame, run: Path) -> keras.Model:
     """The model after training on every clip; what was trained before is not trained again."""
     run.mkdir(exist_ok=True)
-    config.write(run / "config.json")  # by which a pupil finds it
     if (owner := training_process(run)) is not None:
         raise UserError(f"{run}: is being trained by process {owner}")
     set_up_keras(config.training)
@@ -280,12 +280,20 @@ def trained_on_all(config: Config, clips: pd.DataFrame, run: Path) -> keras.Mode
     return load_model(run)
 
 
-def train_teachers(config: Config, table: pd.DataFrame) -> None:
-    """Train on every clip, into folder/all, the cross-validations that teach this one, and first what teaches those."""
-    for folder in map(Path, config.training.teachers):
-        teacher = read_settings([folder])[folder]
-        train_teachers(teacher, table)
-        trained_on_all(teacher, all_clips(table, teacher), folder / "all")
+def with_what_teaches(configs: dict[Path, Config]) -> dict[Path, Config]:
+    """These cross-validations and, before each, those that teach it; every folder once."""
+    everything = {}
+    for folder, config in configs.items():
+        for run in config.training.teachers:
+            everything |= with_what_teaches(read_settings([Path(run).parent]))
+        everything[folder] = config
+    return everything
+
+
+def taught_on_all(config: Config) -> Config:
+    """The settings with teachers that were trained on every clip in the place of those of one part."""
+    teachers = tuple(str(Path(run).parent / "all") for run in config.training.teachers)
+    return replace(config, training=replace(config.training, teachers=teachers))
 
 
 def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
@@ -296,12 +304,16 @@ def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
     table = read_dataset(Path(config.data)).usable(config.allow_missing)
     check_scores(scores["clean"], table, folders[0])
     print(f"the card tells of {', '.join(scores)}")
-    clips = {folder: all_clips(table, one) for folder, one in configs.items()}
-    columns = []
-    for folder, one in configs.items():
-        train_teachers(one, table)
-        columns.append(trained_on_all(one, clips[folder], folder / "all"))
+    everything = with_what_teaches(configs)
+    clips = {folder: all_clips(table, one) for folder, one in everything.items()}
+    models = {
+        folder: trained_on_all(taught_on_all(one), clips[folder], folder / "all") for folder, one in everything.items()
+    }
+    columns = [models[folder] for folder in configs]
     card = make_card(list(configs.values()), heard_clips(list(clips.values())), scores, about)
+    card["teachers"] = {
+        folder.name: named(one).to_dict() for folder, one in everything.items() if folder not in configs
+    }
     if len(columns) > 1:
         sees = ",".join(sight for one in configs.values() for sight in sights(one))
         config = replace(config, model_args={**config.model_args, "sees": sees})

@@ -69,7 +69,7 @@ def train(
                 f"{run}: was trained on {progress.backend}, this is {backend}; set KERAS_BACKEND or say --fresh"
             )
         checkpoint.read()
-    progress.backend, progress.clips = backend, clips
+    progress.backend, progress.clips, progress.dev = backend, clips, clips_key({"dev": dev_table})
     train_table = train_table.reset_index(drop=True)
     reader = ClipReader(train_table, training.cache)
     dev_reader = ClipReader(dev_table, training.cache)

@@ -1,5 +1,7 @@
 """Leaving pages out: every clip is judged once, by a model that heard nothing of its page; figures are right."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import soundfile
 
 import cross_validate
 import training_corpus
-from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF
+from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, read_config
 from cross_validate import errors_by, figures, kind_errors, unheard_families
 from data_utils import read_dataset
 from errors import run_command
@@ -62,6 +64,16 @@ def test_every_clip_is_judged_once_by_a_model_that_did_not_hear_its_page(
     assert again.count("is finished already") == 2
     assert again.splitlines()[-4:] == first.splitlines()[-4:]
 
+    assert run(*options, "--teachers", folder) == 0  # each part learns from the run of that part
+    (taught,) = set((tmp_path / "runs").glob("cv-*")) - {folder}
+    configs = [read_config(file) for file in taught.glob("*/config.json")]
+    assert len(configs) == 2
+    for config in configs:
+        (teacher,) = config.training.teachers
+        assert Path(teacher).parent == folder
+        assert read_config(Path(teacher) / "config.json").training.split == config.training.split
+    capsys.readouterr()
+
     (folder / "scores_1s.csv").write_text(scores.iloc[:-3].to_csv(index=False), encoding="utf-8")
     assert run(*options) == 1  # as if three clips could not have been read
     assert "1s: 3 of 16 clips could not be judged" in capsys.readouterr().out
@@ -69,7 +81,7 @@ def test_every_clip_is_judged_once_by_a_model_that_did_not_hear_its_page(
     lines = dataset.read_text(encoding="utf-8").splitlines()
     dataset.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")  # a clip less: all of it again
     assert run(*options) == 0
-    assert len(list((tmp_path / "runs").glob("cv-*"))) == 2
+    assert len(list((tmp_path / "runs").glob("cv-*"))) == 3
     assert "is finished already" not in capsys.readouterr().out
 
 

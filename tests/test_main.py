@@ -204,7 +204,7 @@ def test_ctrl_c_says_how_to_go_on(corpus, tmp_path):
         (["--data", "CORPUS", "--augment", "echo"], "unknown augmentation echo; valid: noise"),
         (["--data", "CORPUS", "--teacher-share", "0.7"], "has no effect without --teachers"),
         (["--data", "CORPUS", "--teachers", "empty", "--teacher-share", "2"], "it is a share, from 0 to 1"),
-        (["--data", "CORPUS", "--teachers", "empty"], "teacher empty: holds no trained run"),
+        (["--data", "CORPUS", "--teachers", "empty"], "teacher empty: no run folder"),
         (["--data", "CORPUS", "--mask-high", "0.9"], "two shares are needed, as in 0.80,0.87"),
         (["--recipe", "aasist_la", "--data", "CORPUS", "--spec-augment", "2"], "the raw front end has none"),
         (["--data", "CORPUS", "--compare", "lcnn_la", "--epochs", "1"], "two or more different recipes"),

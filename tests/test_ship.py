@@ -13,7 +13,6 @@ import model as model_file
 import ship
 from backend import keras
 from config import BONAFIDE, SPOOF, Config, FeatureConfig, TrainingConfig
-from distillation import teacher_runs
 from errors import run_command
 from inference import operating_point, predict_waveform
 from metrics import compute_eer, error_rates
@@ -234,16 +233,18 @@ def test_teachers_are_trained_on_all_before_their_pupil(data, trained, tmp_path,
     order, train = [], ship.train
 
     def noted(config, table, watched, run):
-        order.append((run.parent.name, len(table), [path.parent.name for path in teacher_runs(config)]))
+        order.append((run.parent.name, len(table), config.training.teachers))
         train(config, table, watched, run)
 
     monkeypatch.setattr(ship, "train", noted)
-    teacher = cross_validation(tmp_path / "runs" / "cv-teacher", data, CONFIG, 3)
-    taught = replace(
-        CONFIG, extra=str(tmp_path / "corpus"), training=replace(CONFIG.training, teachers=(str(teacher),))
-    )
+    with_extra = replace(CONFIG, extra=str(tmp_path / "corpus"))
+    teacher = cross_validation(tmp_path / "runs" / "cv-teacher", data, with_extra, 3)
+    taught = replace(CONFIG, training=replace(CONFIG.training, teachers=(str(teacher / "first"),)))
     pupil = cross_validation(tmp_path / "runs" / "cv-pupil", data, taught, 3)
     assert run_command(lambda: ship.main([str(pupil), "--name", "voice"])) == 0
-    assert order == [("cv-teacher", 160, []), ("cv-pupil", 168, ["cv-teacher"])]
+    assert order == [("cv-teacher", 168, ()), ("cv-pupil", 160, (str(teacher / "all"),))]
     text = (tmp_path / "pretrained" / "voice.json").read_text(encoding="utf-8")
-    assert json.loads(text)["config"]["training"]["teachers"] == ["cv-teacher"] and str(tmp_path) not in text
+    card = json.loads(text)
+    assert card["config"]["training"]["teachers"] == ["cv-teacher"] and str(tmp_path) not in text
+    assert list(card["teachers"]) == ["cv-teacher"] and card["teachers"]["cv-teacher"]["extra"] == "corpus"
+    assert sum(card["data"]["made_of"]["made_fakes"].values()) == 4  # it learned from these through its teacher

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import soundfile
 
 from architectures.layers import logit_layer
 from backend import keras
 from config import BONAFIDE, SAMPLE_RATE, SPOOF, Config, FeatureConfig, TrainingConfig
-from model import MaxFeatureMap
+from model import MODELS, MaxFeatureMap, ModelSpec
 
 TINY = FeatureConfig(samples=8_000, window=128, hop=128)  # (63, 65, 1)
 
@@ -22,6 +23,11 @@ def tiny_network(input_shape) -> keras.Model:
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.MaxPooling2D(4)(x))
     x = keras.layers.Dropout(0.3)(keras.layers.Dense(16, activation="relu")(x))
     return keras.Model(inputs, logit_layer()(x), name="tiny")
+
+
+def list_tiny(patch: pytest.MonkeyPatch) -> None:
+    """Let it go by the name `tiny`."""
+    patch.setitem(MODELS, "tiny", ModelSpec(tiny_network, "log_stft", "for tests"))
 
 
 def tiny_config(**training) -> Config:
