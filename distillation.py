@@ -31,6 +31,7 @@ class Pupil(keras.Model):
     def __init__(self, model: keras.Model, teachers: list[keras.Model], share: float):
         super().__init__(model.input, model.output, name=model.name)
         self.told, self.share = mean_opinion(teachers), share
+        # Keras asks every layer of a model before it compiles with XLA, but cannot see the teachers'
         self.supports_jit = all(layer.supports_jit for teacher in teachers for layer in teacher._flatten_layers())
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
