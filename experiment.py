@@ -264,6 +264,8 @@ def carry_out(
         done = read_progress(run).epoch
         print(f"run {run}" + (f", going on after epoch {done}" if done else ""))
         print(f"{config.model} on {config.features.kind}, loss {config.training.loss}; all settings: config.json")
+        if config.training.teachers:
+            print(f"taught by {', '.join(config.training.teachers)}")
         try:
             progress = train(config, tables["train"], tables["dev"], run, stop_after)
         except KeyboardInterrupt:

@@ -72,7 +72,7 @@ def test_every_clip_is_judged_once_by_a_model_that_did_not_hear_its_page(
         (teacher,) = config.training.teachers
         assert Path(teacher).parent == folder
         assert read_config(Path(teacher) / "config.json").training.split == config.training.split
-    capsys.readouterr()
+    assert capsys.readouterr().out.count(f"taught by {folder}") == 2
 
     (folder / "scores_1s.csv").write_text(scores.iloc[:-3].to_csv(index=False), encoding="utf-8")
     assert run(*options) == 1  # as if three clips could not have been read
