@@ -13,6 +13,7 @@ import contextlib
 import io
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,11 +129,17 @@ def under_one_budget(config: Config, first: Config, epochs: int) -> Config:
 
 def finished_run(config: Config, folder: Path) -> Path | None:
     """The newest run of exactly this config in a folder that has been trained and measured."""
-    for metrics in sorted(folder.glob("*/metrics.json"), reverse=True):
-        if read_config(metrics.parent / "config.json") == config:
-            print(f"run {metrics.parent} is finished already")
-            return metrics.parent
+    for run, settings in finished_runs(folder):
+        if settings == config:
+            print(f"run {run} is finished already")
+            return run
     return None
+
+
+def finished_runs(folder: Path) -> Iterator[tuple[Path, Config]]:
+    """Every run in a folder that has been trained and measured, with its settings, newest first."""
+    for metrics in sorted(folder.glob("*/metrics.json"), reverse=True):
+        yield metrics.parent, read_config(metrics.parent / "config.json")
 
 
 def comparison_row(config: Config, run: Path, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:

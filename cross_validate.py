@@ -10,6 +10,7 @@ scores_<condition>.csv and figures.csv; the key stands for all settings and clip
 it was stopped.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ import numpy as np
 import pandas as pd
 
 from backend import keras
-from compare import finished_run
-from config import BONAFIDE, SPOOF, Config, read_config, settings_key
+from compare import finished_run, finished_runs
+from config import BONAFIDE, SPOOF, Config, settings_key
 from data_utils import read_dataset
-from distillation import check_teachers, with_all_teachers
+from distillation import check_teachers, lineage
 from errors import UserError, run_command
 from experiment import carry_out, prepare_tables
 from inference import judge_clips
@@ -51,32 +52,30 @@ def taught_fold(config: Config, fold: str) -> Config:
 
 def fold_run(folder: Path, fold: str) -> Path:
     """The run of one part in the folder of a cross-validation."""
-    for metrics in sorted(folder.glob("*/metrics.json"), reverse=True):
-        if read_config(metrics.parent / "config.json").training.split == fold:
-            return metrics.parent
+    for run, config in finished_runs(folder):
+        if config.training.split == fold:
+            return run
     raise UserError(f"teacher {folder}: holds no finished run of {fold}; give a folder that cross_validate.py has made")
 
 
-def prepare_folds(config: Config) -> dict[str, dict[str, pd.DataFrame]]:
-    """The tables of every part."""
+def prepare_folds(parts: dict[str, Config]) -> dict[str, dict[str, pd.DataFrame]]:
+    """The tables of every part; teachers that do not fit are refused here, before hours go into the first part."""
     folds = {}
-    for fold in FOLDS:
+    for fold, part in parts.items():
         print(f"\n--- {fold}")
-        folds[fold] = prepare_tables(fold_config(config, fold))
+        folds[fold] = prepare_tables(part)
+        check_teachers(part, folds[fold]["dev"])
     return folds
 
 
 def train_folds(
-    config: Config, folds: dict[str, dict[str, pd.DataFrame]], folder: Path
+    parts: dict[str, Config], folds: dict[str, dict[str, pd.DataFrame]], folder: Path
 ) -> dict[str, tuple[Path, pd.DataFrame]]:
     """Every part's run folder and the clips it was not trained on; what is finished is not trained again."""
     runs = {}
-    parts = {fold: taught_fold(config, fold) for fold in folds}
     for fold, part in parts.items():
-        check_teachers(part, folds[fold]["dev"])  # of all parts, before hours go into the first
-    for fold, tables in folds.items():
         print(f"\n--- {fold}")
-        part = parts[fold]
+        tables = folds[fold]
         runs[fold] = finished_run(part, folder) or carry_out(part, tables, folder), tables["dev"]
     return runs
 
@@ -137,11 +136,11 @@ def family_parts(table: pd.DataFrame) -> pd.Series:
     return plain.str.split("+")
 
 
-def extra_families(config: Config) -> set[str]:
-    """The parts of the families that --extra brings into the training of a part, or of what teaches it."""
+def extra_families(configs: Iterable[Config]) -> set[str]:
+    """The parts of the families that --extra brings into these trainings; each dataset is read once."""
     families = set()
-    for place in {one.extra for one in with_all_teachers(config)} - {None}:
-        extra = read_dataset(Path(place)).usable(config.allow_missing)
+    for place, allow_missing in {(one.extra, one.allow_missing) for one in configs if one.extra is not None}:
+        extra = read_dataset(Path(place)).usable(allow_missing)
         families |= set(family_parts(extra[extra["label"] == SPOOF]).explode())
     return families
 
@@ -195,10 +194,11 @@ def main(argv: list[str] | None = None) -> int:
     config = configure(arguments)
     if config.data is None:
         raise UserError("--data DIR is needed, a dataset whose list names the page of every clip")
-    folds = prepare_folds(config)
+    parts = {fold: taught_fold(config, fold) for fold in FOLDS}
+    folds = prepare_folds(parts)
     keys = [clips_key(tables) for tables in folds.values()]
     folder = arguments.runs / f"cv-{settings_key([*keys, fold_config(config, '').to_dict()])}"
-    runs = train_folds(config, folds, folder)
+    runs = train_folds(parts, folds, folder)
     print(f"\n{'':<29} {'95 % interval over':>29} {'mean EER of':>17}")
     head = f"{'condition':<14} {'clips':>6} {'EER %':>7} {'clips':>14} {'pages':>14}"
     print(f"{head} {'parts':>8} {'pages':>8}")
@@ -218,7 +218,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"EER of some fakes against all recordings, {names[0]}:")
     for kind, error in kind_errors(clean).items():
         print(f"  {100 * error:5.1f} %  {kind} ({(clean['kind'] == kind).sum()} clips)")
-    if unheard := unheard_families(clean, extra_families(taught_fold(config, FOLDS[0]))):
+    if unheard := unheard_families(clean, extra_families(lineage(parts[FOLDS[0]]))):
         print(f"  {100 * unheard['eer']:5.1f} %  families that one part alone holds ({unheard['fakes']} clips)")
     print(f"folder {folder}")
     if "clean" in names and config.limit is None and config.training.sample == 1:

@@ -51,7 +51,7 @@ def mean_opinion(teachers: list[keras.Model]) -> Callable[[Any], Any]:
     return told
 
 
-def with_teachers(trainer: keras.Model, config: Config) -> keras.Model:
+def pupil_of(trainer: keras.Model, config: Config) -> keras.Model:
     """What `fit` trains if the config names teachers; it has the weights of `trainer`."""
     return Pupil(trainer, [load_model(run) for run in config.training.teachers], config.training.teacher_share)
 
@@ -67,7 +67,7 @@ def check_teachers(config: Config, dev_table: pd.DataFrame) -> None:
         if progress.dev != clips_key({"dev": dev_table}):
             raise UserError(
                 f"teacher {run}: its dev clips are others, so it may have learned from those that measure here; train "
-                f"it with the same data, --split, --seed and --limit"
+                "it with the same data, --split, --seed and --limit"
             )
         if config.training.select == "last" and teacher.training.select != "last":
             raise UserError(f"teacher {run}: its epoch was chosen on the clips that measure here; use --select last")
@@ -76,7 +76,7 @@ def check_teachers(config: Config, dev_table: pd.DataFrame) -> None:
             raise UserError(f"teacher {run}: hears {heard:g} s at once; pass --seconds {heard:g}")
 
 
-def with_all_teachers(config: Config) -> list[Config]:
+def lineage(config: Config) -> list[Config]:
     """This config, those of its teachers, and of theirs."""
     settings = [read_config(Path(run) / "config.json") for run in config.training.teachers]
-    return [config, *(one for teacher in settings for one in with_all_teachers(teacher))]
+    return [config, *(one for teacher in settings for one in lineage(teacher))]

@@ -203,9 +203,16 @@ def made_of(clips: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 
 def make_card(
-    configs: list[Config], clips: pd.DataFrame, scores: dict[str, pd.DataFrame], about: dict[str, Any]
+    configs: list[Config],
+    teachers: dict[str, Config],
+    clips: pd.DataFrame,
+    scores: dict[str, pd.DataFrame],
+    about: dict[str, Any],
 ) -> dict[str, Any]:
-    """What there is to know of the shipped detector, but for its file; `clips` are those it was trained on."""
+    """What there is to know of the shipped detector, but for its file.
+
+    `teachers` are the settings of what taught it, by folder; `clips` are those that it and they were trained on.
+    """
     config = named(configs[0])
     together = pd.concat(scores.values())
     point = operating_point(-together["spoof_logit"].to_numpy(np.float64), together["label"].to_numpy(), BAND)
@@ -222,6 +229,7 @@ def make_card(
         "model": config.model,
         "config": config.to_dict(),
         "trainings": differences(configs),
+        "teachers": {folder: named(teacher).to_dict() for folder, teacher in teachers.items()},
         "labels": list(LABELS),
         "output": "one logit, higher = more likely spoof; apply a sigmoid once for a probability",
         "operating_point": point,
@@ -236,7 +244,7 @@ def make_card(
         "leave_pages_out": {name: figures(part) | verdicts(part, point) for name, part in scores.items()},
         "leave_pages_out_by_page": errors_by(clean, "page").round(4).to_dict(),
         "leave_pages_out_by_kind": kind_errors(clean).round(4).to_dict(),
-        "leave_pages_and_families_out": unheard_families(clean, set().union(*map(extra_families, configs))),
+        "leave_pages_and_families_out": unheard_families(clean, extra_families([*configs, *teachers.values()])),
         "environment": environment(),
         **about,
     }
@@ -310,10 +318,8 @@ def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
         folder: trained_on_all(taught_on_all(one), clips[folder], folder / "all") for folder, one in everything.items()
     }
     columns = [models[folder] for folder in configs]
-    card = make_card(list(configs.values()), heard_clips(list(clips.values())), scores, about)
-    card["teachers"] = {
-        folder.name: named(one).to_dict() for folder, one in everything.items() if folder not in configs
-    }
+    teachers = {folder.name: one for folder, one in everything.items() if folder not in configs}
+    card = make_card(list(configs.values()), teachers, heard_clips(list(clips.values())), scores, about)
     if len(columns) > 1:
         sees = ",".join(sight for one in configs.values() for sight in sights(one))
         config = replace(config, model_args={**config.model_args, "sees": sees})

@@ -25,7 +25,7 @@ from checkpoint import Checkpoint, Progress, assign, read_progress
 from clip_reader import ClipReader
 from config import SPOOF, Config, TrainingConfig, check_training
 from data_generator import batch_repeats, training_batches
-from distillation import with_teachers
+from distillation import pupil_of
 from errors import UserError, ctrl_c
 from inference import score_clips
 from losses import ClassAccuracy, make_loss
@@ -181,7 +181,7 @@ def compile_model(config: Config) -> tuple[keras.Model, keras.Model]:
         if layer.name == watched:
             trainer = ending_at(model, layer.output)
     if training.teachers:
-        trainer = with_teachers(trainer, config)
+        trainer = pupil_of(trainer, config)
     trainer.compile(
         make_optimizer(training.sam, global_clipnorm=training.clip_norm, weight_decay=training.weight_decay),
         make_loss(training.loss),
