@@ -107,6 +107,25 @@ def errors_by(scores: pd.DataFrame, column: str) -> pd.Series:
     )
 
 
+def page_errors(scores: pd.DataFrame) -> pd.DataFrame:
+    """Of every page its clips, those judged wrong where both errors of all clips are equal, and its own EER.
+
+    The page with most wrong comes first: it may hold one class alone and have no EER, and yet make the one of all.
+    """
+    cm = -scores["spoof_logit"].to_numpy(np.float64)
+    _, threshold = compute_eer(cm, scores["label"].to_numpy())
+    bonafide = scores["label"] == BONAFIDE
+    counts = {
+        "bonafide": bonafide,
+        "rejected": bonafide & (cm <= threshold),
+        "spoof": ~bonafide,
+        "accepted": ~bonafide & (cm > threshold),
+    }
+    pages = pd.DataFrame(counts).groupby(scores["page"]).sum()
+    worst_first = (pages["rejected"] + pages["accepted"]).sort_values(ascending=False, kind="stable").index
+    return pages.assign(eer=errors_by(scores, "page")).loc[worst_first]
+
+
 def figures(scores: pd.DataFrame) -> dict[str, Any]:
     """EER of all clips with its intervals over clips and over pages, and the mean EER of the pages."""
     cm, labels = -scores["spoof_logit"].to_numpy(np.float64), scores["label"].to_numpy()
@@ -180,6 +199,14 @@ def format_figures(condition: str, row: dict[str, Any]) -> str:
     return f"{shown} {interval('clips'):>14} {interval('pages'):>14} {means}"
 
 
+def format_pages(pages: pd.DataFrame) -> str:
+    lines = [f"{'recordings':>12} {'wrong':>6} {'fakes':>6} {'wrong':>6} {'EER %':>6}"]
+    for page, (recordings, rejected, fakes, accepted, eer) in zip(pages.index, pages.to_numpy(), strict=True):
+        error = "-" if np.isnan(eer) else f"{100 * eer:.1f}"
+        lines.append(f"{recordings:>12.0f} {rejected:>6.0f} {fakes:>6.0f} {accepted:>6.0f} {error:>6}  {page}")
+    return "\n".join(lines)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = training_options()
     parser.usage = "python cross_validate.py --data DIR [--conditions A,B] [options of main.py]"
@@ -211,10 +238,8 @@ def main(argv: list[str] | None = None) -> int:
         print(format_figures(condition, rows[condition]), flush=True)
     pd.DataFrame(rows).T.rename_axis("condition").to_csv(folder / "figures.csv")
     clean = scores[names[0]]
-    print(f"\nEER of each page with both classes, {names[0]}:")
-    for page, error in errors_by(clean, "page").sort_values().items():
-        counts = clean.loc[clean["page"] == page, "label"].value_counts()
-        print(f"  {100 * error:5.1f} %  {page}  ({counts[BONAFIDE]} bona fide, {counts[SPOOF]} spoof)")
+    print(f"\n{names[0]}, by page (wrong: beyond the one threshold at which all pages together have equal errors)")
+    print(format_pages(page_errors(clean)))
     print(f"EER of some fakes against all recordings, {names[0]}:")
     for kind, error in kind_errors(clean).items():
         print(f"  {100 * error:5.1f} %  {kind} ({(clean['kind'] == kind).sum()} clips)")

@@ -10,7 +10,7 @@ import soundfile
 import cross_validate
 import training_corpus
 from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, read_config
-from cross_validate import errors_by, figures, kind_errors, unheard_families
+from cross_validate import errors_by, figures, format_pages, kind_errors, page_errors, unheard_families
 from data_utils import read_dataset
 from errors import run_command
 from metrics import compute_eer
@@ -128,6 +128,20 @@ def test_a_page_counts_with_both_classes_only():
     rows = [("both", BONAFIDE, -1.0), ("both", SPOOF, 1.0), ("mixed", BONAFIDE, 1.0), ("mixed", SPOOF, -1.0)]
     errors = errors_by(scored([*rows, ("recordings", BONAFIDE, 5.0)]), "page")
     assert errors.to_dict() == {"both": 0.0, "mixed": 1.0}
+
+
+def test_a_page_of_recordings_alone_can_make_the_errors_of_all():
+    """Each page is told without an error, all together are not: one page of recordings lies where fakes lie."""
+    rows = [("quiet", BONAFIDE, -4.0)] * 6 + [("studio", BONAFIDE, 1.0)] * 2
+    rows += [("quiet", SPOOF, 0.5)] * 3 + [("demo", SPOOF, 3.0)] * 5
+    pages = page_errors(scored(rows))
+    assert pages.index.tolist() == ["quiet", "studio", "demo"]  # most wrong first
+    assert pages["rejected"].tolist() == [0, 2, 0] and pages["accepted"].tolist() == [3, 0, 0]
+    assert pages["eer"].iloc[0] == 0 and pages["eer"].iloc[1:].isna().all()
+    assert pages["rejected"].sum() / 8 == 0.25 and pages["accepted"].sum() / 8 == 0.375
+    lines = format_pages(pages).splitlines()
+    assert lines[1].split() == ["6", "0", "3", "3", "0.0", "quiet"]
+    assert lines[2].split() == ["2", "2", "0", "0", "-", "studio"]
 
 
 def test_figures_of_known_scores():
