@@ -12,7 +12,7 @@ from backend import keras
 from model import parameter_count
 
 
-@pytest.mark.parametrize("sight", ["fine", "envelope"])
+@pytest.mark.parametrize("sight", ["fine", "fine_to_7khz", "envelope"])
 @pytest.mark.parametrize("build", [small_resnet, small_resmax])
 def test_does_not_hear_a_filter(tmp_path: Path, build: Callable, sight: str) -> None:
     """A filter adds a constant to every frequency of a log spectrum; a louder second half is heard by one alone."""
@@ -24,7 +24,7 @@ def test_does_not_hear_a_filter(tmp_path: Path, build: Callable, sight: str) -> 
     louder = features + (np.arange(40) >= 20).astype(np.float32)[None, :, None, None]
     logits = np.array(network(features))
     np.testing.assert_allclose(network(filtered), logits, atol=1e-4)
-    assert (np.abs(network(louder) - logits).max() > 1e-2) == (sight != "fine")
+    assert (np.abs(network(louder) - logits).max() > 1e-2) == (sight == "envelope")
     network.save(tmp_path / "variant.keras")
     again = keras.models.load_model(tmp_path / "variant.keras")
     np.testing.assert_array_equal(again(features), logits)
@@ -43,6 +43,22 @@ def test_fine_structure_is_what_no_smooth_envelope_and_no_level_change() -> None
     assert np.isfinite(FineStructure()(np.full_like(spectrum, -11.5))).all()  # silence
     lines = spectrum + 3 * (np.arange(100) % 8 == 0)[None, None, :, None] * (np.arange(60) % 2)[None, :, None, None]
     assert np.abs(np.array(FineStructure()(lines.astype(np.float32))) - fine).max() > 0.5
+
+
+def test_what_lies_above_7_khz_is_not_seen() -> None:
+    """Nor does a slope there reach what lies below, as it would by a moving average over frequencies."""
+    keras.utils.set_random_seed(0)
+    shape = (40, 257, 1)
+    network, all_of_it = (small_resnet(shape, width=0.3, sees=sight) for sight in ("fine_to_7khz", "fine"))
+    rng = np.random.default_rng(0)
+    features = rng.normal(-5, 2, (2, *shape)).astype(np.float32)
+    changed = features.copy()
+    changed[:, :, 225:] = np.minimum(features[:, :, 225:], -8)  # bin 224 is 7 kHz
+    np.testing.assert_array_equal(network(changed), network(features))
+    assert np.abs(all_of_it(changed) - np.array(all_of_it(features))).max() > 1e-3
+    lower = features.copy()
+    lower[:, :, 200:225] = np.minimum(features[:, :, 200:225], -8)
+    assert np.abs(network(lower) - np.array(network(features))).max() > 1e-3
 
 
 def test_statistics_are_those_of_time() -> None:
@@ -73,7 +89,7 @@ def test_patches_are_seen_alike_wherever_they_are_loud() -> None:
 
 def test_networks_joined_give_the_mean_of_all_their_columns() -> None:
     keras.utils.set_random_seed(0)
-    shape, seen = (40, 64, 1), ("fine,patches", "envelope", "fine")
+    shape, seen = (40, 64, 1), ("fine,patches", "envelope", "fine_to_7khz")
     features = np.random.default_rng(0).normal(-5, 2, (4, *shape)).astype(np.float32)
     networks = [small_resnet(shape, width=0.3, sees=sight) for sight in seen]
     for network in networks:  # as after training: no bias is zero, no two columns are alike
