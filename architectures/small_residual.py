@@ -60,7 +60,7 @@ def small_resnet(
 
 
 def _lower_part(x):
-    """The fine structure of the lower seven eighths of the band, zero above: (b, t, f, 1) -> the same.
+    """The fine structure of the lower seven eighths of a log-STFT, 7 kHz, zero above: (b, t, f, 1) -> the same.
 
     The slope just below 8 kHz tells what was resampled from a higher rate: on demo pages most fakes, of recordings few.
     A network that sees it calls four in ten recordings of higher rates synthetic, and one in six of the others.
