@@ -114,12 +114,12 @@ def page_errors(scores: pd.DataFrame) -> pd.DataFrame:
     """
     cm = -scores["spoof_logit"].to_numpy(np.float64)
     _, threshold = compute_eer(cm, scores["label"].to_numpy())
-    bonafide = scores["label"] == BONAFIDE
+    bonafide, called_spoof = scores["label"] == BONAFIDE, cm <= threshold
     counts = {
         "bonafide": bonafide,
-        "rejected": bonafide & (cm <= threshold),
+        "rejected": bonafide & called_spoof,
         "spoof": ~bonafide,
-        "accepted": ~bonafide & (cm > threshold),
+        "accepted": ~bonafide & ~called_spoof,
     }
     pages = pd.DataFrame(counts).groupby(scores["page"]).sum()
     worst_first = (pages["rejected"] + pages["accepted"]).sort_values(ascending=False, kind="stable").index

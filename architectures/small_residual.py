@@ -32,10 +32,23 @@ layers = keras.layers
 RESNET_BLOCKS = ((24, 2), (32, 1), (48, 2), (64, 1), (96, 2), (128, 1))  # channels, stride
 RESMAX_BLOCKS = ((16, 2), (24, 1), (32, 2), (48, 1), (64, 2), (96, 1))
 STEM = 16
+
+
+def fine_structure_to_7khz(x):
+    """The fine structure of the lower seven eighths of a log-STFT, 7 kHz, zero above: (b, t, f, 1) -> the same.
+
+    The slope just below 8 kHz tells what was resampled from a higher rate: on demo pages most fakes, of recordings few.
+    A network that sees it calls four in ten recordings of higher rates synthetic, and one in six of the others.
+    """
+    hidden = x.shape[2] // 8
+    x = layers.Cropping2D(((0, 0), (0, hidden)), dtype="float32")(x)  # a log spectrum does not fit bfloat16
+    return layers.ZeroPadding2D(((0, 0), (0, hidden)))(FineStructure()(x))
+
+
 # what is left of a log spectrum, (b, t, f, 1) -> the same; each deviates by about 1
 SIGHTS: dict[str, Callable] = {
     "fine": lambda x: FineStructure()(x),
-    "fine_to_7khz": lambda x: _lower_part(x),
+    "fine_to_7khz": fine_structure_to_7khz,
     "patches": lambda x: PatchNormalisation()(x),
     "envelope": lambda x: layers.Rescaling(0.3)(MeanRemoval()(x)),
 }
@@ -57,17 +70,6 @@ def small_resnet(
         embedding(layers.Concatenate(name="columns")(columns), dropout)
     )
     return keras.Model(inputs, ColumnMean(name="logit")(logits), name="small_resnet")
-
-
-def _lower_part(x):
-    """The fine structure of the lower seven eighths of a log-STFT, 7 kHz, zero above: (b, t, f, 1) -> the same.
-
-    The slope just below 8 kHz tells what was resampled from a higher rate: on demo pages most fakes, of recordings few.
-    A network that sees it calls four in ten recordings of higher rates synthetic, and one in six of the others.
-    """
-    hidden = x.shape[2] // 8
-    x = layers.Cropping2D(((0, 0), (0, hidden)), dtype="float32")(x)  # a log spectrum does not fit bfloat16
-    return layers.ZeroPadding2D(((0, 0), (0, hidden)))(FineStructure()(x))
 
 
 def _column(inputs, width: float, sight: str):
