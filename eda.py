@@ -38,7 +38,7 @@ MOST_FRAMES = 4000  # of a picture: a longer file gets a longer hop
 DISTRIBUTIONS = {
     "Duration and level": ("seconds", "rms_db", "peak_db", "pause_db"),
     "Silence before and after": ("lead_silence", "trail_silence"),
-    "Digital zeros, offset and band": ("zero_percent", "dc_db", "rolloff_hz", "bandwidth_hz"),
+    "Digital zeros, offset and band": ("zero_percent", "dc_db", "rolloff_hz", "bandwidth_hz", "edge_db"),
 }
 BARS = (
     "Each measurement as the only score, in the direction that separates better, and boosted trees of all of them. "

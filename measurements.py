@@ -35,9 +35,11 @@ MEASUREMENTS = {  # name -> what it is, unit
     "dc_db": ("DC offset", "dBFS"),
     "rolloff_hz": ("99 % roll-off", "Hz"),
     "bandwidth_hz": ("bandwidth", "Hz"),
+    "edge_db": ("edge at 8 kHz", "dB"),
     "sample_rate": ("sample rate of the file", "Hz"),
     "channels": ("channels of the file", ""),
 }
+HEARD = tuple(name for name in MEASUREMENTS if name not in ("sample_rate", "channels"))  # also at 16 kHz mono
 DEFINITIONS = """\
 leading, trailing silence  until the first / after the last 20 ms that are less than 40 dB below the loudest 20 ms
 level of pauses            the level that 5 % of all 20 ms (every 10 ms) stay below
@@ -45,11 +47,14 @@ digital zeros              share of the samples that are exactly 0 in every chan
 DC offset                  mean of the samples, without its sign
 99 % roll-off              99 % of the power lies below it
 bandwidth                  the mean spectrum stays less than 70 dB below its strongest bin up to here
+edge at 8 kHz              mean of the spectrum in dB from 7.75 to 8 kHz less that from 6.25 to 6.75 kHz: low where a
+                           file of a higher sample rate was resampled, now or before it was written
 Level, zeros, DC offset, sample rate and channels are those of the file as it is; silence and spectra are those of
 the mono waveform at 16 kHz, which is what a detector gets. -120 dBFS stands for less."""
 FRAME_HOP = SAMPLE_RATE // 100  # frames of 20 ms every 10 ms
 SILENCE_BELOW = 0.01  # of the loudest frame: 40 dB
 BAND_BELOW = 1e-7  # of the strongest bin's power: 70 dB
+EDGE, BESIDE_EDGE = (7750, 8000), (6250, 6750)  # Hz
 WINDOW = 1024
 FAINTEST = 1e-30  # power: a click where every window is 0 must not be divided by
 HERTZ = np.arange(WINDOW // 2 + 1) * SAMPLE_RATE / WINDOW
@@ -73,16 +78,21 @@ def mean_power(waveform: np.ndarray) -> np.ndarray:
     return np.maximum(total / len(windows), FAINTEST)
 
 
+def _mean_between(spectrum: np.ndarray, band: tuple[int, int]) -> float:
+    return float(spectrum[(band[0] <= HERTZ) & (band[1] >= HERTZ)].mean())
+
+
 def measure_clip(path: str | Path) -> tuple[dict[str, float], np.ndarray]:
     """The MEASUREMENTS of one file, and its mean spectrum (513,) in dB of its whole power."""
     samples, rate = decode(path)  # (samples, channels)
     waveform = to_mono_16k(samples, rate, path)
     hops = waveform[: len(waveform) // FRAME_HOP * FRAME_HOP].reshape(-1, FRAME_HOP)
-    power = np.square(hops).mean(axis=1)
-    level = np.sqrt((power[1:] + power[:-1]) / 2)  # of frames of two hops
+    squares = np.square(hops).mean(axis=1)
+    level = np.sqrt((squares[1:] + squares[:-1]) / 2)  # of frames of two hops
     active = np.flatnonzero(level >= SILENCE_BELOW * level.max())
-    spectrum = mean_power(waveform)
-    cumulative = np.cumsum(spectrum)
+    power = mean_power(waveform)
+    cumulative = np.cumsum(power)
+    spectrum = 10 * np.log10(np.maximum(power / cumulative[-1], 1e-12))
     values = {
         "seconds": len(samples) / rate,
         "lead_silence": active[0] * FRAME_HOP / SAMPLE_RATE,
@@ -93,11 +103,12 @@ def measure_clip(path: str | Path) -> tuple[dict[str, float], np.ndarray]:
         "zero_percent": 100 * float((samples == 0).all(axis=1).mean()),
         "dc_db": _db(abs(samples.mean(dtype=np.float64))),
         "rolloff_hz": HERTZ[np.searchsorted(cumulative, 0.99 * cumulative[-1])],
-        "bandwidth_hz": HERTZ[np.flatnonzero(spectrum >= BAND_BELOW * spectrum.max())[-1]],
+        "bandwidth_hz": HERTZ[np.flatnonzero(power >= BAND_BELOW * power.max())[-1]],
+        "edge_db": _mean_between(spectrum, EDGE) - _mean_between(spectrum, BESIDE_EDGE),
         "sample_rate": rate,
         "channels": samples.shape[1],
     }
-    return values, 10 * np.log10(np.maximum(spectrum / cumulative[-1], 1e-12))
+    return values, spectrum
 
 
 @dataclass

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from config import BONAFIDE, SPOOF
-from measurements import MEASUREMENTS
+from measurements import HEARD, MEASUREMENTS
 from metrics import auc, bootstrap_intervals, compute_eer
 from protocols import UNKNOWN_ATTACK, UNKNOWN_PAGE, UNKNOWN_SPEAKER
 from splits import stratified_sample
@@ -23,7 +23,6 @@ FEWEST = 10  # clips of a class, or of an attack, for a figure about it
 FEWEST_JOINT = 30  # clips of a class to learn from
 MOST_JOINT = 30_000  # clips to learn from and to test on: more would take minutes and change nothing
 FOLDS = 5
-NOT_HEARD = ("sample_rate", "channels")  # gone once a clip is mono at 16 kHz: no detector can learn them
 Folds = list[tuple[np.ndarray, np.ndarray]]  # rows to learn from, rows to test on
 
 
@@ -142,7 +141,7 @@ def joint_tests(table: pd.DataFrame, seed: int = 1) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     if len(table) > MOST_JOINT:
         table = stratified_sample(table.reset_index(drop=True), MOST_JOINT / len(table), seed)
-    values, labels = table[[n for n in MEASUREMENTS if n not in NOT_HEARD]].to_numpy(), table["label"].to_numpy()
+    values, labels = table[list(HEARD)].to_numpy(), table["label"].to_numpy()
     groups, rows = sources(table), []
     for name, folds in _schemes(table, np.random.default_rng(seed)):
         if any(len(set(labels[learned])) < 2 for learned, _ in folds):

@@ -36,7 +36,7 @@ from config import BONAFIDE, LABELS, SAMPLE_RATE, write_json
 from data_utils import read_dataset
 from dressing import dress
 from errors import AudioError, CommandParser, UserError, ctrl_c, run_command
-from measurements import MEASUREMENTS, measure_clip
+from measurements import HEARD, measure_clip
 from metrics import auc
 from model import sha256
 from neural_vocoder import METHODS as NEURAL_METHODS
@@ -52,7 +52,6 @@ COLUMNS = ("path", "label", "attack", "speaker", "split", "page", "kind", "famil
 SETTINGS, MANIFEST = "settings.json", "manifest.csv"
 LIST_EVERY = 500  # files
 SHORTEST = 1.0  # seconds of a recording that is worth a copy
-TRIVIAL = [name for name in MEASUREMENTS if name not in ("sample_rate", "channels")]
 
 
 @dataclass(frozen=True)
@@ -225,17 +224,17 @@ def write_corpus(folder: Path, clips: list[Clip], seed: int, jobs: int = 1) -> l
 
 
 def trivial_auc(rows: pd.DataFrame, seed: int = 1, folds: int = 5) -> dict[str, float]:
-    """AUC of boosted trees on MEASUREMENTS alone, over pages they never saw: for all fakes and each attack.
+    """AUC of boosted trees on what can be HEARD, over pages they never saw: for all fakes and each attack.
 
-    0.5 is chance: length, level, silence, zeros and band then say nothing; 1.0, that they say all. NaN where no page
-    is left to learn from.
+    0.5 is chance: length, level, silence, zeros, band and edge then say nothing; 1.0, that they say all. NaN where no
+    page is left to learn from.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import GroupKFold
 
     if rows["page"].nunique() < 2:
         raise UserError("trivial features are tried on pages that were not learned from; all clips here are of one")
-    values = np.array([[measure_clip(path)[0][name] for name in TRIVIAL] for path in tqdm(rows["path"], disable=None)])
+    values = np.array([[measure_clip(path)[0][name] for name in HEARD] for path in tqdm(rows["path"], disable=None)])
     labels, pages, attacks = (rows[name].to_numpy() for name in ("label", "page", "attack"))
 
     def held_out(chosen: np.ndarray) -> float:

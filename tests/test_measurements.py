@@ -55,6 +55,15 @@ def test_bandwidth_of_a_low_pass(tmp_path: Path, cut: int) -> None:
     assert cut < measure_clip(write(tmp_path / "b.wav", low))[0]["bandwidth_hz"] < 1.25 * cut
 
 
+@pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
+def test_edge_of_what_was_resampled_from_a_higher_rate(tmp_path: Path, rate: int) -> None:
+    high = 0.1 * np.random.default_rng(rate).standard_normal(rate)
+    now = measure_clip(write(tmp_path / "high.wav", high, rate))[0]["edge_db"]
+    before = measure_clip(write(tmp_path / "low.wav", load_audio(tmp_path / "high.wav")))[0]["edge_db"]
+    assert now == pytest.approx(before, abs=0.01) and now < -6
+    assert measure_clip(write(tmp_path / "a.wav", noise()))[0]["edge_db"] == pytest.approx(0, abs=1)
+
+
 def test_level_changes_nothing_but_the_level(tmp_path: Path, speech_like) -> None:
     clip = np.concatenate([0.01 * noise(0.3), speech_like(1.5), 0.01 * noise(0.2, 1)])
     loud, spectrum = measure_clip(write(tmp_path / "a.wav", clip))
