@@ -37,7 +37,7 @@ def middle(waveform: np.ndarray, seconds: float) -> np.ndarray:
 
 
 def resampled(waveform: np.ndarray, rate: int) -> np.ndarray:
-    """Down to a sample rate and back."""
+    """To another sample rate and back."""
     return soxr.resample(soxr.resample(waveform, SAMPLE_RATE, rate), rate, SAMPLE_RATE)[: len(waveform)]
 
 
@@ -48,6 +48,7 @@ def over_the_telephone(waveform: np.ndarray) -> np.ndarray:
 
 CONDITIONS: dict[str, tuple[str, Condition]] = {
     "clean": ("as it is", lambda waveform, rng: waveform),
+    "high_rate": ("to 48 kHz and back", lambda waveform, rng: resampled(waveform, 48_000)),
     "4s": ("the middle 4 s", lambda waveform, rng: middle(waveform, 4)),
     "2s": ("the middle 2 s", lambda waveform, rng: middle(waveform, 2)),
     "1s": ("the middle 1 s", lambda waveform, rng: middle(waveform, 1)),

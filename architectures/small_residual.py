@@ -99,9 +99,9 @@ def _parts(network: keras.Model) -> Iterator[tuple[keras.Model, np.ndarray, np.n
         yield keras.Model(network.input, picture), kernel[:, number], bias[number]
 
 
-def tiny_resnet(input_shape: tuple[int, int, int], dropout: float = 0.3) -> keras.Model:
+def tiny_resnet(input_shape: tuple[int, int, int], dropout: float = 0.3, sees: str = "fine") -> keras.Model:
     """small_resnet of two fifths of the width."""
-    return small_resnet(input_shape, width=0.42, dropout=dropout)
+    return small_resnet(input_shape, width=0.42, dropout=dropout, sees=sees)
 
 
 def small_resmax(

@@ -38,7 +38,7 @@ def test_small_and_with_a_whole_card(name):
     assert set(card["operating_points"]) == {"FAR 1 %", "EER", "FRR 1 %"}
     for condition, row in card["leave_pages_out"].items():
         assert row["low_clips"] < row["eer"] < row["high_clips"], condition
-    assert {"clean", "1s", "2s", "4s", "mp3", "opus", "telephone", "noise", "reverberation", "resampling"} == set(
+    assert {"clean", "high_rate", "1s", "2s", "4s", "mp3", "opus", "telephone", "noise", "reverberation", "resampling"} == set(
         card["leave_pages_out"]
     )
     assert card["licence"] and card["limits"] and card["never_heard"]
