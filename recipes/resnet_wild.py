@@ -16,7 +16,7 @@ PUBLISHED = "-"
 RECIPE = Config(
     recipe="resnet_wild",
     model="small_resnet",
-    model_args={"width": 0.5, "sees": "fine_to_7khz"},
+    model_args={"width": 0.5},
     features=FeatureConfig("log_stft", 32_000, window=512),
     training=TrainingConfig(
         split="pages-1-of-4",
