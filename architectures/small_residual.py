@@ -38,7 +38,7 @@ def fine_structure_to_7khz(x):
     """The fine structure of the lower seven eighths of a log-STFT, 7 kHz, zero above: (b, t, f, 1) -> the same.
 
     The slope just below 8 kHz tells what was resampled from a higher rate: on demo pages most fakes, of recordings few.
-    A network that sees it calls four in ten recordings of higher rates synthetic, and one in six of the others.
+    A network that sees it calls twice as many recordings synthetic once they were stored at 48 kHz.
     """
     hidden = x.shape[2] // 8
     x = layers.Cropping2D(((0, 0), (0, hidden)), dtype="float32")(x)  # a log spectrum does not fit bfloat16

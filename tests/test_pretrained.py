@@ -13,6 +13,7 @@ from data_utils import read_dataset
 from inference import DEFAULT_MODEL, judge_clips, predict_audio, predict_waveform
 from metrics import compute_eer
 from model import PRETRAINED, load_model, parameter_count, read_card, sha256, spoof_logits
+from robustness import CONDITIONS, resampled
 from ship import check_signal
 
 SHIPPED = sorted(path.stem for path in PRETRAINED.glob("*.keras"))
@@ -38,9 +39,7 @@ def test_small_and_with_a_whole_card(name):
     assert set(card["operating_points"]) == {"FAR 1 %", "EER", "FRR 1 %"}
     for condition, row in card["leave_pages_out"].items():
         assert row["low_clips"] < row["eer"] < row["high_clips"], condition
-    assert {"clean", "high_rate", "1s", "2s", "4s", "mp3", "opus", "telephone", "noise", "reverberation", "resampling"} == set(
-        card["leave_pages_out"]
-    )
+    assert set(card["leave_pages_out"]) == set(CONDITIONS)
     assert card["licence"] and card["limits"] and card["never_heard"]
     point = card["operating_point"]
     assert card["minimum_seconds"] == point["minimum_seconds"] >= 1
@@ -72,6 +71,25 @@ def test_the_same_logit_as_where_it_was_trained(name):
     assert spoof_logits(model, signal[None])[0] == pytest.approx(
         read_card(PRETRAINED / f"{name}.keras")["check_logit"], abs=0.01
     )
+
+
+def test_a_copy_at_a_higher_rate_draws_few_more_false_alarms():
+    """Resampling leaves a slope below 8 kHz, and on demo pages most fakes have it: it must not become the verdict."""
+    rows = read_card(PRETRAINED / f"{DEFAULT_MODEL}.keras")["leave_pages_out"]
+    assert rows["high_rate"]["frr"] - rows["clean"]["frr"] < 0.06
+    assert rows["high_rate"]["eer"] - rows["clean"]["eer"] < 0.03
+
+
+@pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
+def test_a_copy_at_a_higher_rate_moves_the_default_less_than_the_tiny_one(rate, speech_like):
+    """Two of its three columns do not see the slope, the one of resmax_tiny does."""
+    waveform = (0.3 * speech_like(3.0) + 0.003 * np.random.default_rng(rate).standard_normal(48_000)).astype(np.float32)
+    moved = {}
+    for name in (DEFAULT_MODEL, "resmax_tiny"):
+        model = load_model(name)
+        before, after = (predict_waveform(model, w)["logit"] for w in (waveform, resampled(waveform, rate)))
+        moved[name] = abs(after - before)
+    assert moved[DEFAULT_MODEL] < 0.3 < moved["resmax_tiny"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)

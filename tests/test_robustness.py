@@ -112,7 +112,7 @@ def test_user_errors_are_one_line_and_a_bad_file_is_named(
     clips: Path, high_listener: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert run(high_listener, "--data", clips, "--conditions", "clean,mp4") == 2
-    assert "unknown condition mp4; valid: clean, 4s" in capsys.readouterr().err
+    assert "unknown condition mp4; valid: clean, high_rate, 4s" in capsys.readouterr().err
     out = tmp_path / "no" / "t.csv"
     assert run(high_listener, "--data", clips, "--out", out) == 2
     assert "there is no folder" in capsys.readouterr().err
