@@ -39,7 +39,8 @@ MEASUREMENTS = {  # name -> what it is, unit
     "sample_rate": ("sample rate of the file", "Hz"),
     "channels": ("channels of the file", ""),
 }
-HEARD = tuple(name for name in MEASUREMENTS if name not in ("sample_rate", "channels"))  # also at 16 kHz mono
+# what is left of a file at 16 kHz mono
+HEARD = tuple(name for name in MEASUREMENTS if name not in ("sample_rate", "channels"))
 DEFINITIONS = """\
 leading, trailing silence  until the first / after the last 20 ms that are less than 40 dB below the loudest 20 ms
 level of pauses            the level that 5 % of all 20 ms (every 10 ms) stay below
@@ -47,8 +48,8 @@ digital zeros              share of the samples that are exactly 0 in every chan
 DC offset                  mean of the samples, without its sign
 99 % roll-off              99 % of the power lies below it
 bandwidth                  the mean spectrum stays less than 70 dB below its strongest bin up to here
-edge at 8 kHz              mean of the spectrum in dB from 7.75 to 8 kHz less that from 6.25 to 6.75 kHz: low where a
-                           file of a higher sample rate was resampled, now or before it was written
+edge at 8 kHz              mean of the spectrum in dB from 7.75 to 8 kHz less that from 6.25 to 6.75 kHz: low where only
+                           the end is cut off, as by resampling from a higher rate, now or before the file was written
 Level, zeros, DC offset, sample rate and channels are those of the file as it is; silence and spectra are those of
 the mono waveform at 16 kHz, which is what a detector gets. -120 dBFS stands for less."""
 FRAME_HOP = SAMPLE_RATE // 100  # frames of 20 ms every 10 ms

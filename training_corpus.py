@@ -224,7 +224,7 @@ def write_corpus(folder: Path, clips: list[Clip], seed: int, jobs: int = 1) -> l
 
 
 def trivial_auc(rows: pd.DataFrame, seed: int = 1, folds: int = 5) -> dict[str, float]:
-    """AUC of boosted trees on what can be HEARD, over pages they never saw: for all fakes and each attack.
+    """AUC of boosted trees on the measurements HEARD, over pages they never saw: for all fakes and each attack.
 
     0.5 is chance: length, level, silence, zeros, band and edge then say nothing; 1.0, that they say all. NaN where no
     page is left to learn from.

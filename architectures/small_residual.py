@@ -6,8 +6,8 @@ noise and regular patterns, but no formants, microphone, level or noise floor; `
 normalised; the head sees mean and deviation over time. With ReLU or max-feature-maps (as in ResMax, Kwak et al., ICPR
 2020). TRAINING.md says what each of these brought.
 
-    small_resnet   550 K parameters a column, ReLU; three of half the width, 138 K each, are what ships
-    tiny_resnet     97 K, for a browser or a telephone
+    small_resnet   550 K parameters a column, ReLU; three of half the width, 138 K each, ship as `resmax`
+    tiny_resnet     97 K, for a browser or a telephone: `resmax_tiny`
     small_resmax   410 K, max-feature-maps
 """
 
@@ -37,8 +37,9 @@ STEM = 16
 def fine_structure_to_7khz(x):
     """The fine structure of the lower seven eighths of a log-STFT, 7 kHz, zero above: (b, t, f, 1) -> the same.
 
-    The slope just below 8 kHz tells what was resampled from a higher rate: on demo pages most fakes, of recordings few.
-    A network that sees it calls twice as many recordings synthetic once they were stored at 48 kHz.
+    The slope just below 8 kHz tells what was resampled from a higher rate: on demo pages five fakes in six, and fewer
+    than half of the recordings. Of the others a network that sees it calls three to five times as many synthetic once
+    they were stored at 48 kHz.
     """
     hidden = x.shape[2] // 8
     x = layers.Cropping2D(((0, 0), (0, hidden)), dtype="float32")(x)  # a log spectrum does not fit bfloat16

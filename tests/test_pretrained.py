@@ -48,6 +48,7 @@ def test_small_and_with_a_whole_card(name):
     assert sum(made["recordings"].values()) == heard["bonafide"]
     assert sum(made["fakes"].values()) + sum(made["made_fakes"].values()) == heard["spoof"]
     assert card["trainings"] and all("training.seed" in training for training in card["trainings"])
+    assert f"{len(CONDITIONS)} conditions" in point["source"]
     low, high = point["uncertain"]
     assert low <= point["threshold"] <= high and point["calibration"]["a"] > 0
 
@@ -73,23 +74,15 @@ def test_the_same_logit_as_where_it_was_trained(name):
     )
 
 
-def test_a_copy_at_a_higher_rate_draws_few_more_false_alarms():
-    """Resampling leaves a slope below 8 kHz, and on demo pages most fakes have it: it must not become the verdict."""
-    rows = read_card(PRETRAINED / f"{DEFAULT_MODEL}.keras")["leave_pages_out"]
-    assert rows["high_rate"]["frr"] - rows["clean"]["frr"] < 0.06
-    assert rows["high_rate"]["eer"] - rows["clean"]["eer"] < 0.03
-
-
 @pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
-def test_a_copy_at_a_higher_rate_moves_the_default_less_than_the_tiny_one(rate, speech_like):
-    """Two of its three columns do not see the slope, the one of resmax_tiny does."""
-    waveform = (0.3 * speech_like(3.0) + 0.003 * np.random.default_rng(rate).standard_normal(48_000)).astype(np.float32)
-    moved = {}
-    for name in (DEFAULT_MODEL, "resmax_tiny"):
-        model = load_model(name)
+def test_a_copy_at_a_higher_rate_is_judged_nearly_alike(rate, speech_like):
+    """Resampling leaves a slope below 8 kHz, and on demo pages most fakes have it: it must not become the verdict."""
+    model = load_model(DEFAULT_MODEL)
+    for seed in range(3):
+        hiss = 0.003 * np.random.default_rng(seed).standard_normal(48_000)
+        waveform = (0.3 * speech_like(3.0, seed=seed) + hiss).astype(np.float32)
         before, after = (predict_waveform(model, w)["logit"] for w in (waveform, resampled(waveform, rate)))
-        moved[name] = abs(after - before)
-    assert moved[DEFAULT_MODEL] < 0.3 < moved["resmax_tiny"]
+        assert after == pytest.approx(before, abs=0.25)  # one column that sees all: up to 0.7
 
 
 @pytest.mark.parametrize("name", SHIPPED)
