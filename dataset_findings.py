@@ -18,7 +18,7 @@ from splits import SPLIT_ORDER
 
 SILENCES = ("lead_silence", "trail_silence")
 TELLING = 0.40  # an EER below this is called a shortcut
-BANDS = ((0, 1000), (1000, 2000), (2000, 4000), (4000, 6000), (6000, 8000))  # Hz
+BANDS = ((0, 1000), (1000, 2000), (2000, 4000), (4000, 6000), (6000, 7500), (7500, 8000))  # Hz
 
 
 def rounded(value: float) -> str:

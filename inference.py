@@ -67,9 +67,11 @@ class Prediction(dict):
 
     def __str__(self) -> str:
         notes = f"  [{'; '.join(self['warnings'])}]" if self["warnings"] else ""
+        low, high = self["uncertain_band"]
+        band = f", uncertain from {low:+.3f} to {high:+.3f}" if low <= self["logit"] < high else ""
         return (
             f"{self['path']}: {self['verdict']}  spoof probability {self['spoof_probability']:.3f}"
-            f"  logit {self['logit']:+.3f} (threshold {self['threshold']:+.3f}){notes}"
+            f"  logit {self['logit']:+.3f} (threshold {self['threshold']:+.3f}{band}){notes}"
         )
 
     def _repr_html_(self) -> str:

@@ -121,6 +121,7 @@ def test_the_three_verdicts(model, monkeypatch, shift, prediction, verdict):
     monkeypatch.setattr(inference, "window_logits", lambda model, windows: np.full(len(windows), shift, np.float32))
     result = predict_waveform(model, speech_like(2))
     assert (result["prediction"], result["verdict"]) == (prediction, verdict)
+    assert ("uncertain from -0.500 to +0.750" in str(result)) == (verdict == "uncertain")
 
 
 def test_a_model_without_operating_point_says_so_and_uses_zero(folder):
