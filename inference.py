@@ -16,7 +16,7 @@ without one it is the plain sigmoid of the logit.
 import html
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -67,8 +67,8 @@ class Prediction(dict):
 
     def __str__(self) -> str:
         notes = f"  [{'; '.join(self['warnings'])}]" if self["warnings"] else ""
-        low, high = self["uncertain_band"]
-        band = f", uncertain from {low:+.3f} to {high:+.3f}" if low <= self["logit"] < high else ""
+        inside = in_band(self["logit"], self["uncertain_band"])
+        band = ", uncertain from {:+.3f} to {:+.3f}".format(*self["uncertain_band"]) if inside else ""
         return (
             f"{self['path']}: {self['verdict']}  spoof probability {self['spoof_probability']:.3f}"
             f"  logit {self['logit']:+.3f} (threshold {self['threshold']:+.3f}{band}){notes}"
@@ -147,10 +147,15 @@ def too_short(point: dict[str, Any], seconds: float) -> list[str]:
     return [f"undecided: below {shortest:g} s the detector has not been measured"] if seconds < shortest else []
 
 
+def in_band(logit: float, band: Sequence[float]) -> bool:
+    """Whether a logit lies in an uncertain band [low, high)."""
+    low, high = band
+    return low <= logit < high
+
+
 def judge(logit: float, point: dict[str, Any], seconds: float = np.inf) -> dict[str, Any]:
     """Prediction, verdict and spoof probability that an operating point makes of the logit of so long a sound."""
-    low, high = point["uncertain"]
-    undecided = low <= logit < high or too_short(point, seconds)
+    undecided = in_band(logit, point["uncertain"]) or too_short(point, seconds)
     prediction = "spoof" if logit >= point["threshold"] else "bonafide"
     llr = log_likelihood_ratio(-logit, point["calibration"]) if point.get("calibration") else -logit
     return {

@@ -61,9 +61,12 @@ def test_edge_of_what_was_resampled_from_a_higher_rate(tmp_path: Path, rate: int
     now = measure_clip(write(tmp_path / "high.wav", high, rate))[0]["edge_db"]
     before = measure_clip(write(tmp_path / "low.wav", load_audio(tmp_path / "high.wav")))[0]["edge_db"]
     assert now == pytest.approx(before, abs=0.01) and now < -30
-    telephone = noise()[:8000]
-    for clip, clip_rate in ((noise(), 16_000), (telephone, 8_000)):  # all of the band is full, or both ends of it empty
-        assert measure_clip(write(tmp_path / "a.wav", clip, clip_rate))[0]["edge_db"] == pytest.approx(0, abs=3)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000])
+def test_no_edge_where_the_band_is_full_or_both_parts_are_empty(tmp_path: Path, rate: int) -> None:
+    clip = write(tmp_path / "a.wav", noise()[:rate], rate)
+    assert measure_clip(clip)[0]["edge_db"] == pytest.approx(0, abs=1)
 
 
 def test_level_changes_nothing_but_the_level(tmp_path: Path, speech_like) -> None:
