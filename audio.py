@@ -133,8 +133,10 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
 
 def _decoded(path: Path, use: Callable[[Blocks], T]) -> tuple[Callable[[Path], Blocks], T]:
     """The first decoder that reads a whole file, and what `use` has made of its blocks."""
+    if path.is_dir():
+        raise AudioError(f"{path}: a folder, not an audio file")
     if not path.is_file():
-        raise AudioError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
+        raise AudioError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise AudioError(f"{path}: empty file (0 bytes)")
     try:

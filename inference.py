@@ -299,16 +299,17 @@ def refuse_nothing(rows: list, reader: ClipReader, what: str) -> None:
 
 
 def find_audio(names: Iterable[str | Path]) -> list[Path]:
-    """The files named, and every audio file in the folders named."""
+    """The files named, and every audio file in the folders named.
+
+    A missing file and a folder that holds none stay in the list: they are reported when their turn comes.
+    """
     files = []
     for name in map(Path, names):
         if name.is_dir():
             inside = sorted(f for f in name.rglob("*") if f.suffix.lower() in AUDIO_SUFFIXES)
-            if not inside:
-                raise UserError(f"{name}: no audio files ({', '.join(sorted(AUDIO_SUFFIXES))}) in this folder")
-            files += inside
+            files += inside or [name]
         else:
-            files.append(name)  # a missing file is reported when its turn comes, after the others
+            files.append(name)
     return files
 
 

@@ -325,6 +325,7 @@ def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
         config = replace(config, model_args={**config.model_args, "sees": sees})
         card["config"]["model_args"] = config.model_args
     model = in_float32(columns, config)
+    model.name = name  # what results and reports call it
     card["parameters"] = parameter_count(model)
     card["check_logit"] = float(spoof_logits(model, check_signal(config.features.samples)[None])[0])
     set_operating_point(model, card["operating_point"])

@@ -197,7 +197,7 @@ def test_not_a_file(tmp_path: Path) -> None:
     (tmp_path / "folder.wav").mkdir()
     (tmp_path / "empty.flac").touch()
     assert "no such file" in _refusal(tmp_path / "missing.wav")
-    assert "not a file" in _refusal(tmp_path / "folder.wav")
+    assert "a folder, not an audio file" in _refusal(tmp_path / "folder.wav")
     assert "empty file" in _refusal(tmp_path / "empty.flac")
 
 

@@ -294,12 +294,17 @@ def test_below_what_was_measured_the_verdict_is_open(folder):
     assert not any("has not been measured" in text for text in enough["warnings"])
 
 
-def test_one_line_for_an_unknown_model_and_an_empty_folder(folder, tmp_path, command):
+def test_one_line_for_an_unknown_model(folder, command):
     code, _, errors = command(inference.main, folder / "clips" / "good_0.flac", "--model", "resnext")
     assert code == 2 and errors.startswith("error: no model 'resnext'") and errors.count("\n") == 1
+
+
+def test_an_empty_folder_is_listed_and_the_rest_is_judged(folder, tmp_path, command):
     (tmp_path / "empty").mkdir()
-    code, _, errors = command(inference.main, tmp_path / "empty", "--model", folder / "resmax_model.h5")
-    assert code == 2 and "no audio files" in errors
+    files = [tmp_path / "empty", folder / "clips" / "good_0.flac", "--model", folder / "resmax_model.h5"]
+    code, shown, errors = command(inference.main, *files)
+    assert code == 1 and "good_0.flac: " in shown
+    assert "1 of 2 files could not be judged:" in errors and "empty: a folder, not an audio file" in errors
 
 
 @pytest.mark.parametrize(

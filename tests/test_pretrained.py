@@ -99,6 +99,7 @@ def test_a_strangers_file_is_judged_with_no_model_named(tmp_path, capsys):
     assert result["verdict"] in ("bonafide", "spoof", "uncertain")
     again = predict_audio(DEFAULT_MODEL, tmp_path / "mine.ogg")
     assert again["prediction"] == result["prediction"]
+    assert result["model"] == DEFAULT_MODEL
     assert again["spoof_probability"] == pytest.approx(result["spoof_probability"], abs=1e-6)
 
 

@@ -120,7 +120,8 @@ def test_the_detector_that_ships(folder, trained, tmp_path, capsys):
     detector = load_model("voice")  # by name, as anybody would
     assert card["check_logit"] == pytest.approx(spoof_logits(detector, ship.check_signal(16_000)[None])[0], abs=1e-5)
     assert operating_point(detector)["threshold"] == card["operating_points"]["EER"]["threshold"]
-    assert predict_waveform(detector, np.random.default_rng(0).normal(0, 0.1, 16_000))["threshold"] is not None
+    result = predict_waveform(detector, np.random.default_rng(0).normal(0, 0.1, 16_000))
+    assert result["threshold"] is not None and result["model"] == "voice"
 
 
 def test_copies_of_what_is_kept_for_eval_are_not_trained_on(data, trained, tmp_path):
