@@ -211,11 +211,13 @@ def show_clip(detector: Detector, upload: Any) -> None:
     st.audio(waveform, sample_rate=SAMPLE_RATE)
     if st.toggle("Show which parts of the sound speak for the verdict"):
         start = window_start(detector.model, waveform)
-        show_picture(pictures, f"explanation {start}", lambda: explanation(detector.model, waveform, start))
+        show_picture(
+            pictures, f"explanation {start}", lambda: explanation(detector.model, waveform, start, upload.name)
+        )
     else:
         show_picture(pictures, "spectrogram", lambda: spectrogram(waveform))
     if st.toggle("Show how the verdict changes over the clip"):
-        show_picture(pictures, "timeline", lambda: course(detector.model, waveform))
+        show_picture(pictures, "timeline", lambda: course(detector.model, waveform, upload.name))
 
 
 def current_clip(detector: Detector, upload: Any) -> tuple[np.ndarray, dict[str, tuple[bytes, str]]]:
@@ -259,21 +261,21 @@ def spectrogram(waveform: np.ndarray) -> tuple[Figure, str]:
     return figure, f"Waveform and spectrogram{cut}"
 
 
-def explanation(model: Any, waveform: np.ndarray, start: float) -> tuple[Figure, str]:
+def explanation(model: Any, waveform: np.ndarray, start: float, name: str) -> tuple[Figure, str]:
     from explain import explain
     from verdict_words import TERMS
 
-    result = explain(model, waveform, start=start)
+    result = explain(model, waveform, start=start, name=name)
     return result.figure(), (
         f"In this window: {result.sentence()}. What the detector reacts to, not what is wrong. {TERMS}"
     )
 
 
-def course(model: Any, waveform: np.ndarray) -> tuple[Figure, str]:
+def course(model: Any, waveform: np.ndarray, name: str) -> tuple[Figure, str]:
     from timeline import HOP, timeline
     from verdict_words import TERMS
 
-    result = timeline(model, waveform, hop=max(HOP, len(waveform) / SAMPLE_RATE / MAX_WINDOWS))
+    result = timeline(model, waveform, hop=max(HOP, len(waveform) / SAMPLE_RATE / MAX_WINDOWS), name=name)
     found = [f"{s.start:.1f}-{s.end:.1f} s ({s.label})" for s in result.segments.itertuples()]
     named = ", ".join(found[:MAX_SEGMENTS]) + (f" and {len(found) - MAX_SEGMENTS} more" * (len(found) > MAX_SEGMENTS))
     return result.figure(), (

@@ -105,12 +105,18 @@ def _mel_places() -> np.ndarray:
 
 
 def timeline_figure(
-    envelope: np.ndarray, table: pd.DataFrame, segments: pd.DataFrame, threshold: float, band: tuple[float, float]
+    envelope: np.ndarray,
+    table: pd.DataFrame,
+    segments: pd.DataFrame,
+    threshold: float,
+    band: tuple[float, float],
+    title: str = "",
 ) -> Figure:
     """A recording: peaks (2, pieces) over seconds above the logits of its windows; segments are shaded."""
     seconds = float(table["end"].iloc[-1])
     figure = new_figure(9.0, 4.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
+    upper.set_title(title, fontsize=11, parse_math=False)  # a file's name may hold a $
     places = np.arange(0, envelope.shape[1], max(1, envelope.shape[1] // 2000))
     times, peaks = envelope[0, places], np.maximum.reduceat(envelope[1], places)
     tidy(upper).fill_between(times, -peaks, peaks, step="post", color="0.35", linewidth=0)
@@ -159,7 +165,7 @@ def explanation_figure(
     figure = new_figure(7.6, 6.0)
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(1, 2.6, 1.2))
     draw_waveform(top, waveform, start)
-    top.set_title(title, fontsize=11)
+    top.set_title(title, fontsize=11, parse_math=False)  # a file's name may hold a $
     draw_spectrogram(middle, spectrogram, seconds, start, "gray_r").set_alpha(0.55)
     strongest = float(np.quantile(np.abs(relevance), 0.995)) or 1.0
     colours = LinearSegmentedColormap.from_list(

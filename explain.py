@@ -35,7 +35,7 @@ from config import LABELS, SAMPLE_RATE, FeatureConfig
 from errors import AudioError, CommandParser, UserError, run_command, tell_failures
 from faithfulness import check_methods, deletion_curves, summary
 from feature_extraction import log_stft
-from figure_style import CLASS_NAMES, image_tag, png_bytes, save_figure
+from figure_style import CLASS_NAMES, file_title, image_tag, png_bytes, save_figure
 from html_page import Page
 from inference import (
     DEFAULT_MODEL,
@@ -48,12 +48,12 @@ from inference import (
     too_short,
 )
 from model import load_model
-from relevance import DEFAULT_METHOD, METHODS, clip_logits, find_method, reason_against
+from relevance import METHODS, clip_logits, find_method, reason_against
 from score import add_choice_arguments, chosen_clips
 from sound_cells import CELL_HERTZ, CELL_SECONDS, SoundCells
 
 REGIONS = 3  # that are named
-DENSER = 4.0  # a region's cells hold more than this many times the average evidence
+DENSER = 4.0  # a region's cells hold more than this many times the average evidence, or half of the strongest's
 CHECK_CLIPS = 40
 HOW_TO_READ = (
     "Named regions are the cells (64 ms x 250 Hz) that a method says speak most for the verdict; they are turned "
@@ -61,9 +61,9 @@ HOW_TO_READ = (
     "show how far one gets by removing where the sound is, without any explanation."
 )
 ABOUT_SEGMENTS = (
-    "In recorded clips one stretch was re-synthesised, at the same level and joined by cross-fades; counted are the "
-    "clips that the model then calls spoof. If the evidence is where the trace is, its share inside is above the "
-    "share of time, and the AUC of the frames above 0.5."
+    "In recorded clips one stretch was re-synthesised, at the same level and joined by cross-fades, by one method "
+    "after the other until the model calls the clip spoof; counted are the clips where it does. If the evidence is "
+    "where the trace is, its share inside is above the share of time, and the AUC of the frames above 0.5."
 )
 
 
@@ -74,6 +74,7 @@ class Explanation:
     name: str
     method: str
     logit: float  # of this window
+    background: float  # the logit of the clip's background noise alone, which stands where something is removed
     threshold: float  # that makes a prediction of it
     verdict: str  # bonafide, spoof or uncertain, on this window
     warnings: list[str]  # why there is none
@@ -97,7 +98,7 @@ class Explanation:
         evidence = np.maximum(self.relevance if self.label else -self.relevance, 0)
         if not evidence.any():
             return []
-        excess = evidence - DENSER * evidence.mean()
+        excess = evidence - min(DENSER * evidence.mean(), evidence.max() / 2)
         regions = []
         while len(regions) < count:
             rows, columns = heaviest_rectangle(excess)
@@ -123,7 +124,7 @@ class Explanation:
         """Where the evidence for the verdict is, in words."""
         if not (regions := self.regions()):
             return f"nothing in this window speaks for {CLASS_NAMES[self.label]}"
-        named = "; ".join(f"{_where(region)} ({100 * region['share']:.0f} %)" for region in regions)
+        named = "; ".join(f"{_where(region)} ({100 * region['share']:.0f} % of it)" for region in regions)
         return f"evidence for {CLASS_NAMES[self.label]}: {named}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,6 +135,7 @@ class Explanation:
             "prediction": LABELS[self.label],
             "verdict": self.verdict,
             "logit": self.logit,
+            "background_logit": self.background,
             "threshold": self.threshold,
             "window_seconds": [self.start, self.start + len(self.waveform) / SAMPLE_RATE],
             "regions": self.regions(),
@@ -143,7 +145,10 @@ class Explanation:
         """Waveform, spectrogram with the relevance over it, relevance over time."""
         spectrogram = log_stft(self.waveform, FeatureConfig(samples=len(self.waveform)))[..., 0]
         verdict = self.verdict if self.verdict == "uncertain" else CLASS_NAMES[self.label]
-        title = f"{verdict}, logit {self.logit:+.2f}   ({self.method.replace('_', ' ')})"
+        title = (
+            f"{file_title(self.name)}: {verdict}, logit {self.logit:+.2f} (threshold {self.threshold:+.2f})\n"
+            f"{self.method.replace('_', ' ')}; the background noise alone: {self.background:+.2f}"
+        )
         return explanation_figure(self.waveform, spectrogram, self.relevance, CELL_SECONDS, self.start, title)
 
     def _repr_html_(self) -> str:
@@ -191,12 +196,14 @@ def explain(
     window = waveform[first : first + samples]
     sound = SoundCells(window)
     values = relevance(model, sound)
-    logit, point = float(clip_logits(model, [window])[0]), operating_point(model)
+    logit, background = clip_logits(model, [window, sound.with_share(0.0)]).tolist()
+    point = operating_point(model)
     seconds = len(waveform) / SAMPLE_RATE
     return Explanation(
         name=name,
         method=method,
         logit=logit,
+        background=background,
         threshold=point["threshold"],
         verdict=judge(logit, point, seconds)["verdict"],
         warnings=too_short(point, seconds),
@@ -276,7 +283,8 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE_OR_DIR", help="audio to explain")
     add("--model", default=DEFAULT_MODEL, help=MODEL_HELP)
-    add("--method", metavar="M", help=f"one of {', '.join(METHODS)} ({DEFAULT_METHOD}; --check: all that fit)")
+    default = "occlusion, smooth_gradient for networks that hear raw samples; --check: all that fit"
+    add("--method", metavar="M", help=f"one of {', '.join(METHODS)} ({default})")
     add("--start", type=float, metavar="S", help="seconds into the file at which the window begins (0)")
     add("--out", type=Path, default=Path("explanations"), metavar="DIR", help="figures and reports (%(default)s)")
     add("--check", type=Path, metavar="DATASET", help="test the methods on a dataset instead")

@@ -28,6 +28,7 @@ CURVE_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK)
 LINE_STYLES = ("-", "--", "-.", ":")
 CLASS_COLOURS = (BLUE, ORANGE)  # by label: bona fide, spoof
 CLASS_NAMES = ("bona fide", "spoof")
+HALF_A_TITLE = 24  # characters
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -49,6 +50,12 @@ def tidy(axes: Axes) -> Axes:
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     return axes
+
+
+def file_title(path: str | Path) -> str:
+    """A file's name as a title has room for it: the middle of a long one is left out."""
+    name = Path(path).name
+    return name if len(name) <= 2 * HALF_A_TITLE else f"{name[:HALF_A_TITLE]}...{name[-HALF_A_TITLE:]}"
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

@@ -1,23 +1,27 @@
 """Ways to say which cells of time and frequency made a detector's logit, each as one function.
 
-    relevance = METHODS["smooth_gradient"](model, SoundCells(waveform))     # (rows, columns), in logits
+    relevance = METHODS["occlusion"](model, SoundCells(waveform))     # (rows, columns), in logits
 
-smooth_gradient       the logit's gradient by the share of every cell that is there, averaged over clips in which each
-                      cell has a share of its own, drawn from 0 (background) to 1: what a cell adds whatever else is
-                      there (a Banzhaf value, with shares for coalitions; SmoothGrad's idea, with sounds for noise).
-occlusion             hides a patch at a time and looks what the logit loses. Needs nothing but the model's output;
-                      a patch's change is shared evenly among its cells, and averaged over the patches of a cell.
-integrated_gradients  the same gradient, averaged on the straight way from the background alone to the whole clip
-                      (Sundararajan et al., ICML 2017). Its sum is the logit of the clip minus the background's.
-gradient              the same gradient at the clip as it is (gradient x input): one step, noisier.
+occlusion             hides a patch at a time and looks what the logit loses; a patch's change is shared evenly among
+                      its cells, and averaged over the patches of a cell. Needs nothing but the model's output.
 grad_cam              what the clip adds to its background in the last layer that is still a picture, times the
                       logit's gradient there, element by element (HiResCAM, Draelos & Carin 2020; Grad-CAM's mean
                       over the picture is wrong for heads that know places, as ResMax's does). As coarse as that
-                      layer. On cepstra time alone.
+                      layer, and fast. On cepstra time alone.
+smooth_gradient       the logit's gradient by the share of every cell that is there, averaged over clips in which each
+                      cell has a share of its own, drawn from 0 (background) to 1: what a cell adds whatever else is
+                      there (a Banzhaf value, with shares for coalitions; SmoothGrad's idea, with sounds for noise).
+                      A network that evens out levels, as those that ship do, hardly hears a share but hears the
+                      mosaic of shares itself: there it names the wrong places.
+integrated_gradients  the same gradient, averaged on the straight way from the background alone to the whole clip
+                      (Sundararajan et al., ICML 2017). Its sum is the logit of the clip minus the background's.
+gradient              the same gradient at the clip as it is (gradient x input): one step, noisier.
 
-Positive speaks for spoof, negative for bona fide. Occlusion and the gradients ask about the sound (sound_cells.py)
-and so fit every model that takes a waveform; Grad-CAM asks about the network's picture and needs one. A clip shorter
-than the model's input is repeated, as for a verdict; all its repetitions are edited, and count, together.
+The default is occlusion where the network hears a picture, smooth_gradient where it hears raw samples: what both tests
+of faithfulness.py say together (README has the figures). Positive speaks for spoof, negative for bona fide. Occlusion
+and the gradients ask about the sound (sound_cells.py) and so fit every model that takes a waveform; Grad-CAM asks about
+the network's picture and needs one. A clip shorter than the model's input is repeated, as for a verdict; all its
+repetitions are edited, and count, together.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +29,7 @@ from functools import lru_cache
 from itertools import islice
 
 import numpy as np
+from tqdm import tqdm
 
 from audio import fit_length
 from backend import keras
@@ -35,7 +40,7 @@ from front_ends import FrontEnd, front_end_layer
 from inference import input_samples, window_logits
 from sound_cells import CELL_HERTZ, CELL_SAMPLES, SoundCells
 
-PATCH = (6, 4)  # rows and columns of an occlusion: 0.4 s x 1 kHz, moved by half
+PATCH = (4, 8)  # rows and columns of an occlusion: a quarter of a second x 2 kHz, moved by half
 STEPS = DRAWS = 16  # gradients that are averaged
 AT_ONCE = 2  # waveforms through a gradient; 2 GB with AASIST
 
@@ -72,7 +77,8 @@ def occlusion(model: keras.Model, sound: SoundCells) -> np.ndarray:
         hidden[patch] = True
         return sound.without(hidden)
 
-    lost = clip_logits(model, [sound.with_share(1.0)]) - clip_logits(model, map(hide, patches))
+    progress = tqdm(patches, "patches", leave=False, disable=None, delay=2)
+    lost = clip_logits(model, [sound.with_share(1.0)]) - clip_logits(model, map(hide, progress))
     total, times = np.zeros(sound.shape), np.zeros(sound.shape)
     for patch, change in zip(patches, lost, strict=True):
         total[patch] += change / total[patch].size
@@ -123,14 +129,20 @@ def grad_cam(model: keras.Model, sound: SoundCells) -> np.ndarray:
 
 
 METHODS: dict[str, Method] = {
-    method.__name__: method for method in (smooth_gradient, occlusion, integrated_gradients, gradient, grad_cam)
+    method.__name__: method for method in (occlusion, grad_cam, smooth_gradient, integrated_gradients, gradient)
 }
-DEFAULT_METHOD = "smooth_gradient"
+
+
+def default_method(model: keras.Model) -> str:
+    """The name of the method that is taken where none is named."""
+    front, _ = _parts(model)
+    raw = front is not None and front.features.kind == "raw"
+    return "smooth_gradient" if raw and reason_against(model, "smooth_gradient") is None else "occlusion"
 
 
 def find_method(model: keras.Model, name: str | None = None) -> tuple[str, Method]:
     """A method by name, the default without one; refused with the reason if it does not fit the model."""
-    name = name or DEFAULT_METHOD
+    name = name or default_method(model)
     if name not in METHODS:
         raise UserError(f"unknown method {name!r}; valid: {', '.join(METHODS)}")
     if reason := reason_against(model, name):

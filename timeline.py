@@ -28,7 +28,7 @@ from audio import MIN_SECONDS, audio_blocks
 from backend import keras
 from config import SAMPLE_RATE
 from errors import AudioError, CommandParser, UserError, run_command, tell_failures
-from figure_style import image_tag, png_bytes, save_figure
+from figure_style import file_title, image_tag, png_bytes, save_figure
 from inference import DEFAULT_MODEL, MODEL_HELP, NO_OPERATING_POINT, as_model, checked_waveform, find_audio, too_short
 from streaming import HOP, WINDOW, StreamingDetector, Window
 
@@ -65,7 +65,8 @@ class Timeline:
         """Waveform above the logits, segments shaded."""
         from clip_plots import timeline_figure
 
-        return timeline_figure(self.envelope, self.table, self.segments, self.threshold, self.uncertain_band)
+        title = f"{file_title(self.path)}, windows of {self.window:g} s"
+        return timeline_figure(self.envelope, self.table, self.segments, self.threshold, self.uncertain_band, title)
 
     def write(self, folder: str | Path, stem: str) -> list[Path]:
         """Write the table (.csv), everything (.json), labels for Audacity (.txt) and the figure (.png)."""
@@ -95,14 +96,18 @@ class Timeline:
 
 
 def timeline(
-    model: keras.Model | str | Path, audio: str | Path | np.ndarray, hop: float = HOP, window: float | None = None
+    model: keras.Model | str | Path,
+    audio: str | Path | np.ndarray,
+    hop: float = HOP,
+    window: float | None = None,
+    name: str = "waveform",
 ) -> Timeline:
-    """Windows and segments of a file of any length, or of a mono float waveform (samples,) at 16 kHz."""
+    """Windows and segments of a file of any length, or of a mono float waveform (samples,) at 16 kHz called `name`."""
     detector = StreamingDetector(model, SAMPLE_RATE, hop, window)
     if isinstance(audio, str | Path):
         name, (seconds, blocks) = str(audio), audio_blocks(audio)
     else:
-        name, audio = "waveform", checked_waveform(audio, "waveform")
+        audio = checked_waveform(audio, name)
         seconds = len(audio) / SAMPLE_RATE
         blocks = (audio[first : first + BLOCK] for first in range(0, len(audio), BLOCK))
     rows: list[Window] = []

@@ -424,6 +424,6 @@ def test_a_long_clip_has_longer_steps_and_gaps_are_named(site, monkeypatch):
     waveform = uploads.read_clip("clip.flac", sound(9.0))
     for windows, steps, gaps in ((12, "every 0.75 s", False), (2, "every 4.5 s", True)):
         monkeypatch.setattr(app, "MAX_WINDOWS", windows)
-        figure, text = app.course(model, waveform)
+        figure, text = app.course(model, waveform, "clip.flac")
         assert steps in text and figure.axes
         assert ("the sound between is not heard" in text) == gaps

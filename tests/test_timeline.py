@@ -237,7 +237,7 @@ def test_the_figure_shades_segments_and_counts_long_time_in_minutes(oracle, resu
     upper, lower = result.figure().axes
     shaded = [patch.get_x() for patch in upper.patches]
     assert shaded == pytest.approx(result.segments["start"].tolist())
-    assert lower.get_xlabel() == "time (s)"
+    assert lower.get_xlabel() == "time (s)" and upper.get_title().startswith("waveform, windows of ")
     figure = timeline(oracle, noise(200), hop=10).figure()
     figure.canvas.draw()
     assert "0:02:00" in [text.get_text() for text in figure.axes[1].get_xticklabels()]
