@@ -248,7 +248,7 @@ def attack_spectra(spectra: Spectra, attacks: dict[str, list[str]]) -> Figure:
     """Mean spectrum of every attack less that of bona fide; `attacks`: shown name -> the attacks it stands for."""
     reference = spectra.statistics(BONAFIDE)[1]
     grid = np.stack([spectra.statistics(SPOOF, members)[1] - reference for members in attacks.values()])
-    limit = float(np.clip(np.quantile(np.abs(grid), 0.95), 3, 30))
+    limit = float(np.clip(np.quantile(np.abs(grid), 0.99), 3, 30))
     figure, axes = figure_with_axes(7.6, 1.3 + 0.24 * len(attacks))
     axes.grid(False)
     image = axes.imshow(

@@ -27,7 +27,7 @@ from feature_extraction import log_stft, mel
 from figure_style import BLACK, save_figure
 from html_page import Page
 from measurements import DEFINITIONS, MEASUREMENTS, Spectra, measure_clip, measure_clips
-from protocols import UNKNOWN_SPEAKER, UNLABELLED
+from protocols import UNKNOWN_ATTACK, UNKNOWN_SPEAKER, UNLABELLED
 from shortcuts import joint_tests, rank_by_attack, rank_measurements
 from splits import SPLIT_ORDER, stratified_sample
 
@@ -91,6 +91,11 @@ def in_words(summary: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------- clips
 
 
+def names_attacks(table: pd.DataFrame) -> bool:
+    """Whether of any spoof clip is said which system made it."""
+    return bool(((table["label"] == SPOOF) & (table["attack"] != UNKNOWN_ATTACK)).any())
+
+
 def example_clip(title: str, waveform: np.ndarray, colour: str = BLACK) -> ExampleClip:
     """A waveform (samples,) with its pictures."""
     hop = max(256, -(-len(waveform) // MOST_FRAMES))
@@ -141,7 +146,10 @@ def _contents(page: Page, dataset: Dataset, summary: pd.DataFrame, good: pd.Data
         page.text(f"Note: {note}.")
     if (good["label"] == SPOOF).any():
         page.section("Attacks")
-        page.figure(plots.attack_bars(good), "Spoof clips by attack and split", findings.attacks(good))
+        if names_attacks(good):
+            page.figure(plots.attack_bars(good), "Spoof clips by attack and split", findings.attacks(good))
+        else:
+            page.text("Which system made a clip is not said, so nothing is compared by attack.")
     page.section("Speakers")
     known = good[(good["speaker"] != UNKNOWN_SPEAKER).to_numpy()]
     if len(known):
@@ -167,7 +175,7 @@ def _spectra(page: Page, good: pd.DataFrame, spectra: Spectra) -> None:
     page.section("Mean spectrum")
     about = "Mean over clips of the spectrum in dB of the clip's power, by class, and the difference of the classes"
     page.figure(plots.mean_spectra(spectra), about, findings.spectrum(spectra))
-    if (good["label"] == BONAFIDE).any() and (good["label"] == SPOOF).any():
+    if (good["label"] == BONAFIDE).any() and names_attacks(good):
         spoof = good[(good["label"] == SPOOF).to_numpy()]
         shown = plots.top_attacks(good)[spoof.index]
         order = plots.attack_order(set(shown), shown.value_counts())
@@ -183,6 +191,8 @@ def _shortcuts(page: Page, labelled: pd.DataFrame, ranked: pd.DataFrame, joint: 
         return
     page.figure(plots.shortcut_bars(ranked, joint), "EER of each measurement and of all together", BARS)
     page.table(findings.ranking(ranked))
+    if not names_attacks(labelled):
+        return
     shown = plots.top_attacks(labelled)
     grid = rank_by_attack(labelled, shown)
     if len(grid):
@@ -200,7 +210,7 @@ def _examples(page: Page, good: pd.DataFrame, seed: int) -> None:
         with page.side_by_side():
             for row in rows[first : first + SIDE_BY_SIDE]:
                 name, colour = plots.CLASSES[row.label]
-                what = row.attack if row.label == SPOOF else name
+                what = row.attack if row.label == SPOOF and row.attack != UNKNOWN_ATTACK else name
                 waveform = load_audio(row.path)[: EXAMPLE_SECONDS * SAMPLE_RATE]
                 clips.append(example_clip(f"{what}, {plots.split_name(row.split)}", waveform, colour))
                 page.audio(waveform, f"{clips[-1].title}: {row.utterance_id}")

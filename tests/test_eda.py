@@ -85,6 +85,17 @@ def test_no_shortcut_no_finding(tmp_path: Path, capsys: pytest.CaptureFixture) -
 
 
 @pytest.mark.usefixtures("unpainted")
+def test_where_no_attack_is_named_nothing_is_compared_by_attack(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path / "set", (0.4, 0.1))
+    sheet = root / "list.csv"
+    sheet.write_text(re.sub(r"<A\d>", "", sheet.read_text(encoding="utf-8")), encoding="utf-8")
+    assert main([str(root), "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Which system made a clip is not said" in page and "spoof, eval: " in page
+    assert not re.search("unknown, |Spoof clips by attack|spectrum of each attack|between one attack and all", page)
+
+
+@pytest.mark.usefixtures("unpainted")
 def test_broken_and_missing_files(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     root = make_dataset(tmp_path / "set", (0.2, 0.2), broken=2, missing=3)
     assert main([str(root), "--out", str(tmp_path / "out")]) == 1
