@@ -20,7 +20,7 @@ import pandas as pd
 
 from backend import keras
 from compare import finished_run, finished_runs
-from config import BONAFIDE, SPOOF, Config, settings_key
+from config import BONAFIDE, LABELS, SPOOF, Config, settings_key
 from data_utils import read_dataset
 from distillation import check_teachers, lineage
 from errors import UserError, run_command
@@ -83,7 +83,7 @@ def train_folds(
 def out_of_fold_scores(runs: dict[str, tuple[Path, pd.DataFrame]], condition: str, file: Path) -> pd.DataFrame:
     """The logit of every clip in one condition, by the model that did not hear its page; kept in a CSV."""
     if file.is_file():
-        return pd.read_csv(file)
+        return read_logits(file)
     parts = []
     for fold, (run, table) in runs.items():
         reader = ConditionReader(table, CONDITIONS[condition][1])
@@ -94,8 +94,19 @@ def out_of_fold_scores(runs: dict[str, tuple[Path, pd.DataFrame]], condition: st
         keras.backend.clear_session()
     scores = pd.concat(parts, ignore_index=True)[KEPT]
     with whole_file(file) as unfinished:
-        scores.to_csv(unfinished, index=False)
+        write_logits(unfinished, scores)
     return scores
+
+
+def write_logits(file: Path, scores: pd.DataFrame) -> None:
+    """A CSV of spoof logits with its labels as words: evaluate.py and eda.py read it as any score file."""
+    scores.assign(label=scores["label"].map(dict(enumerate(LABELS)))).to_csv(file, index=False)
+
+
+def read_logits(file: Path) -> pd.DataFrame:
+    """What `write_logits` wrote."""
+    scores = pd.read_csv(file)
+    return scores.assign(label=scores["label"].map(LABELS.index))
 
 
 def errors_by(scores: pd.DataFrame, column: str) -> pd.Series:

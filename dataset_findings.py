@@ -18,6 +18,7 @@ from splits import SPLIT_ORDER
 
 SILENCES = ("lead_silence", "trail_silence")
 TELLING = 0.40  # an EER below this is called a shortcut
+FOLLOWED = 0.25  # a rank correlation beyond this is told
 BANDS = ((0, 1000), (1000, 2000), (2000, 4000), (4000, 6000), (6000, 7500), (7500, 8000))  # Hz
 
 
@@ -126,6 +127,44 @@ def shortcuts(ranked: pd.DataFrame, together: pd.DataFrame) -> list[str]:
         return [f"What gives the classes away is not tested: a class has fewer than {FEWEST} labelled clips."]
     alone = [measurement(row) for _, row in ranked.iterrows() if is_shortcut(row)]
     return [*(alone or ["No measurement alone separates the classes clearly."]), joint(together)]
+
+
+def goes_along(row: pd.Series) -> bool:
+    """Whether a detector's scores go along with a measurement by more than chance and clearly."""
+    return bool(abs(row["rho"]) >= FOLLOWED and row["rho_low"] * row["rho_high"] > 0)
+
+
+def followed(table: pd.DataFrame) -> list[str]:
+    """What a detector's scores go along with, a sentence each; a table of `shortcuts.followed_by`."""
+    told = [_followed(row) for _, row in table.iterrows() if goes_along(row)]
+    return told or ["Within neither class do these scores clearly go along with a measurement."]
+
+
+def _followed(row: pd.Series) -> str:
+    title, name = MEASUREMENTS[row["measurement"]][0], CLASSES[row["label"]][0]
+    text = (
+        f"Of {name} clips the scores go along with the {title} (rank correlation with the spoof logit "
+        f"{row['rho']:+.2f} [{row['rho_low']:+.2f}, {row['rho_high']:+.2f}])"
+    )
+    if np.isnan(row["spoof_lowest_third"]):
+        return f"{text}."
+    low, high = percent(row["spoof_lowest_third"]), percent(row["spoof_highest_third"])
+    return f"{text}: of the third with the lowest {low} are called spoof, of that with the highest {high}."
+
+
+def following(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of `shortcuts.followed_by` as one reads it."""
+    intervals = [f"{r.rho:+.2f} [{r.rho_low:+.2f}, {r.rho_high:+.2f}]" for r in table.itertuples()]
+    return pd.DataFrame(
+        {
+            "measurement": table["measurement"].map(measurement_name),
+            "class": table["label"].map(lambda label: CLASSES[label][0]),
+            "clips": table["clips"],
+            "rank correlation [95 %]": intervals,
+            "called spoof, lowest third": table["spoof_lowest_third"].map(percent),
+            "called spoof, highest third": table["spoof_highest_third"].map(percent),
+        }
+    )
 
 
 def ranking(ranked: pd.DataFrame) -> pd.DataFrame:

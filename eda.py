@@ -2,10 +2,12 @@
 
     python eda.py DIR                          figures and findings in reports/eda/<name>/report.html
     python eda.py DIR --limit 2000 --seed 1    the same of a sample that keeps every split, class and attack
+    python eda.py DIR --scores FILE            also: what a detector's scores go along with (several files: their mean)
     python eda.py --file clip.flac             one file over time: waveform, log-STFT, mel spectrogram
 
 DIR is anything data_utils.py reads. Beside the report lie measurements.csv (a line a clip), summary.csv (by split,
-class and attack), shortcuts.csv and joint.csv (what gives the classes away) and spectra.npz (sums of spectra).
+class and attack), shortcuts.csv and joint.csv (what gives the classes away), followed.csv (what --scores go along
+with) and spectra.npz (sums of spectra).
 The report is written when everything is measured; after Ctrl-C the same command goes on (measurements.py).
 """
 
@@ -20,7 +22,7 @@ import dataset_findings as findings
 import dataset_plots as plots
 from audio import load_audio
 from clip_plots import ExampleClip, clips_figure
-from config import BONAFIDE, DEFAULT_FEATURES, SAMPLE_RATE, SPOOF
+from config import BONAFIDE, DEFAULT_FEATURES, LABELS, SAMPLE_RATE, SPOOF
 from data_utils import Dataset, read_dataset
 from errors import CommandParser, UserError, run_command, tell_failures
 from feature_extraction import log_stft, mel
@@ -28,7 +30,8 @@ from figure_style import BLACK, save_figure
 from html_page import Page
 from measurements import DEFINITIONS, MEASUREMENTS, Spectra, measure_clip, measure_clips
 from protocols import UNKNOWN_ATTACK, UNKNOWN_SPEAKER, UNLABELLED
-from shortcuts import joint_tests, rank_by_attack, rank_measurements
+from score_files import read_scores
+from shortcuts import FEWEST, both_classes, followed_by, joint_tests, rank_by_attack, rank_measurements
 from splits import SPLIT_ORDER, stratified_sample
 
 EXAMPLES = {BONAFIDE: 2, SPOOF: 6, UNLABELLED: 2}  # clips drawn of a class; of spoof one an attack
@@ -43,6 +46,11 @@ DISTRIBUTIONS = {
 BARS = (
     "Each measurement as the only score, in the direction that separates better, and boosted trees of all of them. "
     "Black: 95 % intervals from resampling pages, else speakers, else clips."
+)
+FOLLOWING = (
+    "Within one class no difference of the classes can explain it: what the scores go along with there the detector "
+    "may use, or the clips that have it are harder for another reason (their page, their speaker). To know, change it "
+    "in the clips and score them again. Called spoof: at the EER threshold of these scores."
 )
 SUMMARY_SHOWN = ("split", "class", "listed", "found", "measured", "hours", "speakers")
 
@@ -201,6 +209,30 @@ def _shortcuts(page: Page, labelled: pd.DataFrame, ranked: pd.DataFrame, joint: 
         page.figure(plots.shortcut_grid(grid), described, findings.by_attack(grid))
 
 
+def _followed(page: Page, followed: pd.DataFrame) -> None:
+    page.section("What the scores go along with")
+    page.text(FOLLOWING)
+    page.table(findings.following(followed))
+
+
+def mean_score(files: list[Path]) -> pd.Series:
+    """The cm_score of every utterance, by its id: the mean over score files of the same utterances."""
+    tables = [read_scores(file).set_index("utterance_id")["score"] for file in files]
+    for file, table in zip(files, tables, strict=True):
+        if set(table.index) != set(tables[0].index):
+            raise UserError(f"{file}: not the same utterances as in {files[0]}")
+    return sum(table.reindex(tables[0].index) for table in tables) / len(tables)
+
+
+def scored_clips(labelled: pd.DataFrame, score: pd.Series) -> pd.DataFrame:
+    """The clips that have a score, with `score`; refused where too few of a class are left."""
+    clips = labelled.assign(score=labelled["utterance_id"].map(score)).dropna(subset="score").reset_index(drop=True)
+    if not both_classes(clips):
+        counts = " and ".join(f"{(clips['label'] == label).sum()} {LABELS[label]}" for label in (BONAFIDE, SPOOF))
+        raise UserError(f"--scores: of this dataset {counts} clips have one; {FEWEST} of each class are needed")
+    return clips
+
+
 def _examples(page: Page, good: pd.DataFrame, seed: int) -> None:
     page.section("Examples")
     page.text(f"Drawn at random (seed {seed}); the first {EXAMPLE_SECONDS} s of each clip.")
@@ -217,11 +249,14 @@ def _examples(page: Page, good: pd.DataFrame, seed: int) -> None:
         page.figure(clips_figure(clips), f"Waveform and spectra of {'; '.join(clip.title for clip in clips)}")
 
 
-def write_report(dataset: Dataset, table: pd.DataFrame, spectra: Spectra, folder: Path, seed: int) -> list[str]:
+def write_report(
+    dataset: Dataset, table: pd.DataFrame, spectra: Spectra, folder: Path, seed: int, score: pd.Series | None
+) -> list[str]:
     """Write report.html and its tables from what was measured; returns the findings on shortcuts."""
     good, bad = (table[mask].reset_index(drop=True) for mask in (table["error"] == "", table["error"] != ""))
     labelled = good[(good["label"] != UNLABELLED).to_numpy()].reset_index(drop=True)
     summary = summarise(dataset.table, good)
+    scored = None if score is None else scored_clips(labelled, score)
     ranked, joint = rank_measurements(labelled), joint_tests(labelled, seed)
     in_words(summary).to_csv(folder / "summary.csv", index=False, float_format="%.6g")
     ranked.to_csv(folder / "shortcuts.csv", index=False, float_format="%.6g")
@@ -231,12 +266,18 @@ def write_report(dataset: Dataset, table: pd.DataFrame, spectra: Spectra, folder
     page = Page(f"Dataset {dataset.name}", f"{len(good):,} clips, {good['seconds'].sum() / 3600:,.2f} hours{sampled}.")
     page.section("In short")
     told = findings.shortcuts(ranked, joint)
+    if scored is not None:
+        followed = followed_by(scored, scored["score"].to_numpy())
+        followed.to_csv(folder / "followed.csv", index=False, float_format="%.6g")
+        told += findings.followed(followed)
     for finding in told:
         page.text(finding)
     _contents(page, dataset, summary, good, bad)
     _distributions(page, good, ranked)
     _spectra(page, good, spectra)
     _shortcuts(page, labelled, ranked, joint)
+    if scored is not None:
+        _followed(page, followed)
     _examples(page, good, seed)
     page.section("How it was measured")
     page.preformatted(DEFINITIONS)
@@ -247,8 +288,9 @@ def write_report(dataset: Dataset, table: pd.DataFrame, spectra: Spectra, folder
     return told
 
 
-def look_at(directory: Path, folder: Path | None, limit: int | None, seed: int) -> int:
+def look_at(directory: Path, folder: Path | None, limit: int | None, seed: int, scores: list[Path]) -> int:
     """Measure a dataset and write its report; 1 if files could not be used."""
+    score = mean_score(scores) if scores else None
     dataset = read_dataset(directory)
     rows = sample_rows(dataset.usable(allow_missing=True, labelled=False), limit, seed)
     folder = folder or Path("reports") / "eda" / dataset.name
@@ -262,7 +304,7 @@ def look_at(directory: Path, folder: Path | None, limit: int | None, seed: int) 
     if len(errors) == len(table):
         raise UserError(f"{dataset.root}: none of {len(table):,} files can be used; the first: {errors.iloc[0]}")
     print("measured; comparing the classes and drawing the report")
-    for finding in write_report(dataset, table, spectra, folder, seed):
+    for finding in write_report(dataset, table, spectra, folder, seed, score):
         print(f"- {finding}")
     print(f"report  {folder / 'report.html'}")
     return tell_failures(errors.tolist(), len(table), "cannot be used")
@@ -276,11 +318,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: reports/eda/<name of the dataset>")
     parser.add_argument("--limit", type=int, metavar="N", help="about so many clips, of every split, class and attack")
     parser.add_argument("--seed", type=int, help="of the sample, the examples and the folds (default 1)")
+    text = "score files of these clips (several: the mean is taken): what do they go along with?"
+    parser.add_argument("--scores", type=Path, nargs="+", default=[], metavar="FILE", help=text)
     options = parser.parse_args(arguments)
     if (options.directory is None) == (options.file is None):
         raise UserError("give either the folder of a dataset or --file F (see --help)")
-    if options.file is not None and (options.limit is not None or options.seed is not None):
-        raise UserError("--file draws one file whole: --limit and --seed have no effect on it")
+    if options.file is not None and (options.limit is not None or options.seed is not None or options.scores):
+        raise UserError("--file draws one file whole: --limit, --seed and --scores have no effect on it")
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit {options.limit}: must be 1 or more")
     if options.seed is not None and options.seed < 0:
@@ -293,7 +337,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.file is not None:
         print(f"figure  {draw_file(options.file, options.out or Path('reports') / 'eda')}")
         return 0
-    return look_at(options.directory, options.out, options.limit, 1 if options.seed is None else options.seed)
+    seed = 1 if options.seed is None else options.seed
+    return look_at(options.directory, options.out, options.limit, seed, options.scores)
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     incomplete = int(len(scores) < len(table))  # the exit code: what was left out is named above
     print(f"{len(scores):,} scores in {arguments.out}: {SCORES[arguments.score][0]}")
     first = f"the first {input_samples(model) / SAMPLE_RATE:g} s; inference.py and robustness.py hear all"
-    print(f"heard of each clip: {first if scores.attrs['windows'] == 'first' else 'all'}")
+    print(f"heard of each clip: {first if scores.attrs['windows'] == 'first' else 'all of it'}")
     print("clips of " + ", ".join(f"{split} {count:,}" for split, count in scores["split"].value_counts().items()))
     if scores["label"].nunique() < 2:
         if arguments.set_threshold:

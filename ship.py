@@ -26,7 +26,15 @@ from architectures.small_residual import joined
 from backend import keras
 from calibration import operating_point
 from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, Config, read_config, settings_key
-from cross_validate import errors_by, extra_families, figures, fold_config, kind_errors, unheard_families
+from cross_validate import (
+    errors_by,
+    extra_families,
+    figures,
+    fold_config,
+    kind_errors,
+    read_logits,
+    unheard_families,
+)
 from data_utils import read_dataset
 from errors import CommandParser, UserError, run_command
 from experiment import claimed, class_counts, environment, logged, training_process
@@ -106,7 +114,7 @@ def read_scores(folders: dict[Path, Config]) -> dict[str, pd.DataFrame]:
         for folder in folders:
             if not (folder / name).is_file():
                 raise UserError(f"{folder}: holds no {name}, which {first} does: finish cross_validate.py")
-        tables = [pd.read_csv(folder / name).set_index("utterance_id") for folder in folders]
+        tables = [read_logits(folder / name).set_index("utterance_id") for folder in folders]
         if any(set(table.index) != set(tables[0].index) for table in tables):
             raise UserError(f"{name} of {', '.join(map(str, folders))}: not the same clips")
         total = sum(weight * table["spoof_logit"] for weight, table in zip(weights, tables, strict=True))

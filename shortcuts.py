@@ -2,6 +2,7 @@
 
 ranked = rank_measurements(table)      the EER of every measurement alone, with its interval, best first
 joint = joint_tests(table, seed=1)     the EER of a small classifier of all of them, on clips it never saw
+followed = followed_by(table, score)   which of them a detector's scores go along with, within each class
 
 `table` has the columns of a dataset and MEASUREMENTS. A detector trained on such a set may learn a shortcut
 instead of speech, and its figure on such a set may show how well it learned that.
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from config import BONAFIDE, SPOOF
 from measurements import HEARD, MEASUREMENTS
@@ -23,6 +25,7 @@ FEWEST = 10  # clips of a class, or of an attack, for a figure about it
 FEWEST_JOINT = 30  # clips of a class to learn from
 MOST_JOINT = 30_000  # clips to learn from and to test on: more would take minutes and change nothing
 FOLDS = 5
+THIRD = 1 / 3
 Folds = list[tuple[np.ndarray, np.ndarray]]  # rows to learn from, rows to test on
 
 
@@ -159,3 +162,46 @@ def joint_tests(table: pd.DataFrame, seed: int = 1) -> pd.DataFrame:
         low, high = bootstrap_intervals(*trials, speakers=groups[chosen], replicates=REPLICATES)["eer"]
         rows.append((name, int(chosen.sum()), compute_eer(*trials)[0], low, high, auc(*trials)))
     return pd.DataFrame(rows, columns=columns)
+
+
+def followed_by(table: pd.DataFrame, score: np.ndarray) -> pd.DataFrame:
+    """What a detector's cm_score of every clip goes along with, within one class: there no class can explain it.
+
+    One row for each class and measurement, the strongest first: rank correlation of the spoof logit with the
+    measurement, its 95 % interval by resampled `sources`, and the share called spoof, at the EER threshold of these
+    scores, of the clips in the lowest and in the highest third by that measurement (NaN where the thirds touch).
+    """
+    threshold = compute_eer(score, table["label"].to_numpy())[1]
+    rows = []
+    for label in (BONAFIDE, SPOOF):
+        mine = (table["label"] == label).to_numpy()
+        clips, called = table[mine], score[mine] < threshold
+        counts = _resampled(sources(clips))
+        logit = rankdata(-score[mine])
+        for name in MEASUREMENTS:
+            values = clips[name].to_numpy()
+            if not np.ptp(values):
+                continue
+            low, high = np.quantile(values, [THIRD, 1 - THIRD])
+            ends = [called[values <= low].mean(), called[values >= high].mean()] if low < high else [np.nan, np.nan]
+            ranks = rankdata(values)
+            rho = _correlation(ranks, logit, np.ones(len(clips)))
+            with np.errstate(invalid="ignore"):  # a draw may hold one value alone
+                drawn = [_correlation(ranks, logit, weight) for weight in counts]
+            rows.append((name, label, len(clips), rho, *np.nanquantile(drawn, [0.025, 0.975]), *ends))
+    columns = "measurement label clips rho rho_low rho_high spoof_lowest_third spoof_highest_third".split()
+    found = pd.DataFrame(rows, columns=columns)
+    return found.sort_values("rho", key=np.abs, ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _resampled(groups: np.ndarray) -> np.ndarray:
+    """How often each row is drawn when whole groups are drawn with replacement: (REPLICATES, rows)."""
+    _, group = np.unique(groups, return_inverse=True)
+    rng, count = np.random.default_rng(0), group.max() + 1
+    return np.stack([np.bincount(rng.integers(0, count, count), minlength=count)[group] for _ in range(REPLICATES)])
+
+
+def _correlation(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> float:
+    """Correlation of two columns whose rows count so often."""
+    first, second = first - np.average(first, weights=weight), second - np.average(second, weights=weight)
+    return float((weight * first * second).sum() / np.sqrt((weight * first**2).sum() * (weight * second**2).sum()))

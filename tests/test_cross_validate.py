@@ -14,6 +14,7 @@ from cross_validate import errors_by, figures, format_pages, kind_errors, page_e
 from data_utils import read_dataset
 from errors import run_command
 from metrics import compute_eer
+from score_files import read_scores
 from splits import split_table
 
 PAGES, CLIPS = 8, 4
@@ -49,7 +50,7 @@ def test_every_clip_is_judged_once_by_a_model_that_did_not_hear_its_page(
     options += [0.001, "--balance", "groups", "--runs", tmp_path / "runs", "--conditions", "1s"]
     assert run(*options) == 0
     (folder,) = (tmp_path / "runs").glob("cv-*")
-    scores = pd.read_csv(folder / "scores_1s.csv")
+    scores = cross_validate.read_logits(folder / "scores_1s.csv")
     assert scores["utterance_id"].is_unique
     splits = {fold: split_table(read_dataset(dataset).usable(), fold) for fold in judging}
     for fold, table in splits.items():
@@ -58,6 +59,8 @@ def test_every_clip_is_judged_once_by_a_model_that_did_not_hear_its_page(
         assert not set(dev["page"]) & set(table.loc[table["split"] == "train", "page"])
     row = pd.read_csv(folder / "figures.csv").set_index("condition").loc["1s"]
     assert row["eer"] == pytest.approx(compute_eer(-scores["spoof_logit"], scores["label"])[0])
+    evaluated = read_scores(folder / "scores_1s.csv")  # as evaluate.py and eda.py read it
+    assert row["eer"] == pytest.approx(compute_eer(evaluated["score"], evaluated["label"])[0])
     first = capsys.readouterr().out
     assert run(*options) == 0  # all of it is there already
     again = capsys.readouterr().out
@@ -74,7 +77,7 @@ def test_every_clip_is_judged_once_by_a_model_that_did_not_hear_its_page(
         assert read_config(Path(teacher) / "config.json").training.split == config.training.split
     assert capsys.readouterr().out.count(f"taught by {folder}") == 2
 
-    (folder / "scores_1s.csv").write_text(scores.iloc[:-3].to_csv(index=False), encoding="utf-8")
+    cross_validate.write_logits(folder / "scores_1s.csv", scores.iloc[:-3])
     assert run(*options) == 1  # as if three clips could not have been read
     assert "1s: 3 of 16 clips could not be judged" in capsys.readouterr().out
 

@@ -95,6 +95,42 @@ def test_where_no_attack_is_named_nothing_is_compared_by_attack(tmp_path: Path) 
     assert not re.search("unknown, |Spoof clips by attack|spectrum of each attack|between one attack and all", page)
 
 
+def write_csv_scores(file: Path, logits: dict[str, float]) -> Path:
+    """A score file with a header; every second clip is spoof."""
+    rows = [f"{name},{('bonafide', 'spoof')[int(name[:-4]) % 2]},{logit}" for name, logit in logits.items()]
+    file.write_text("\n".join(["id,label,spoof_logit", *rows]), encoding="utf-8")
+    return file
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_what_scores_go_along_with(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    root, out = make_dataset(tmp_path / "set", (0.2, 0.2)), tmp_path / "out"
+    seconds = {f"{n}.wav": soundfile.info(root / f"{n}.wav").duration for n in range(80)}
+    follows = {name: int(name[:-4]) % 2 - 20 * long for name, long in seconds.items()}  # shorter is called spoof
+    double = write_csv_scores(tmp_path / "double.csv", {name: 3 * logit for name, logit in follows.items()})
+    against = write_csv_scores(tmp_path / "against.csv", {name: -logit for name, logit in follows.items()})
+    assert main([str(root), "--out", str(out), "--scores", str(double), str(against)]) == 0  # their mean: `follows`
+    said = capsys.readouterr().out
+    line = r"Of spoof clips the scores go along with the duration \(rank correlation with the spoof logit -1\.00 \["
+    assert re.search(line, said) and "of the third with the lowest 100.0 % are called spoof" in said
+    text = text_of(out / "report.html")
+    assert "What the scores go along with" in text and "To know, change it" in text
+    followed = pd.read_csv(out / "followed.csv").set_index(["measurement", "label"])
+    assert followed.loc["seconds", "rho"].tolist() == pytest.approx([-1, -1])
+
+
+def test_scores_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path / "set", (0.2, 0.2))
+    every = {f"{n}.wav": float(n % 7) for n in range(80)}
+    some = write_csv_scores(tmp_path / "some.csv", {name: every[name] for name in list(every)[:12]})
+    other = write_csv_scores(tmp_path / "other.csv", every)
+    words = [str(root), "--out", str(tmp_path / "out"), "--scores"]
+    with pytest.raises(UserError, match=r"some\.csv: not the same utterances as in .*other\.csv"):
+        main([*words, str(other), str(some)])
+    with pytest.raises(UserError, match="of this dataset 6 bonafide and 6 spoof clips have one; 10 of each class"):
+        main([*words, str(some)])
+
+
 @pytest.mark.usefixtures("unpainted")
 def test_broken_and_missing_files(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     root = make_dataset(tmp_path / "set", (0.2, 0.2), broken=2, missing=3)
@@ -159,6 +195,8 @@ def test_one_file(tmp_path: Path, speech_like, capsys: pytest.CaptureFixture) ->
         ([], "either the folder"),
         (["set", "--file", "a.wav"], "either the folder"),
         (["--file", "a.wav", "--limit", "5"], "no effect"),
+        (["--file", "a.wav", "--scores", "s.txt"], "no effect"),
+        (["set", "--scores", "gone.txt"], "gone.txt: "),
         (["--file", "a.wav"], "a.wav: no such file"),
         (["set", "--limit", "0"], "--limit 0: must be 1"),
         (["set", "--seed", "-1"], "--seed -1: must be 0"),

@@ -13,6 +13,7 @@ import model as model_file
 import ship
 from backend import keras
 from config import BONAFIDE, SPOOF, Config, FeatureConfig, TrainingConfig
+from cross_validate import read_logits, write_logits
 from errors import run_command
 from inference import operating_point, predict_waveform
 from metrics import compute_eer, error_rates
@@ -35,7 +36,7 @@ def cross_validation(folder: Path, data: Path, config: Config, seed: int) -> Pat
     for condition, shift in (("clean", 1.5), ("1s", 1.0)):
         scores = table.assign(utterance_id=table["path"], label=label, fold=f"pages-{1 + seed % 4}-of-4")
         scores = scores.assign(spoof_logit=rng.normal(shift * (2 * label - 1), 1))
-        scores.sample(frac=1, random_state=seed).to_csv(folder / f"scores_{condition}.csv", index=False)
+        write_logits(folder / f"scores_{condition}.csv", scores.sample(frac=1, random_state=seed))
     return folder
 
 
@@ -99,7 +100,7 @@ def test_the_detector_that_ships(folder, trained, tmp_path, capsys):
     assert card["data"]["dataset"] == "mine" and card["data"]["clips"] == {"train": {"bonafide": 80, "spoof": 80}}
     assert str(tmp_path) not in json.dumps(card)
     assert list(card["leave_pages_out"]) == ["clean", "1s"]
-    clean, low, high = pd.read_csv(folder / "scores_clean.csv"), *card["operating_point"]["uncertain"]
+    clean, low, high = read_logits(folder / "scores_clean.csv"), *card["operating_point"]["uncertain"]
     row, called = card["leave_pages_out"]["clean"], clean["spoof_logit"] >= high
     decided = called | (clean["spoof_logit"] < low)
     assert row["decided"] == pytest.approx(decided.mean()) and 0.3 < decided.mean() < 1
@@ -111,7 +112,7 @@ def test_the_detector_that_ships(folder, trained, tmp_path, capsys):
     assert card["leave_pages_and_families_out"]["fakes"] == 80  # the only part here
     assert len(card["leave_pages_out_by_page"]) == 0  # here each page has one class
 
-    together = pd.concat([pd.read_csv(file) for file in folder.glob("scores_*.csv")])
+    together = pd.concat([read_logits(file) for file in folder.glob("scores_*.csv")])
     for name, point in card["operating_points"].items():
         frr, far = error_rates(-together["spoof_logit"], together["label"], -point["threshold"])
         assert (frr, far) == (point["frr"], point["far"])
@@ -152,14 +153,14 @@ def test_columns_may_be_trained_with_and_without_extra(data, trained, tmp_path):
 
 def test_scores_of_other_clips_do_not_ship(folder, data, trained, capsys):
     words = [str(folder), "--name", "voice"]
-    scores = pd.read_csv(folder / "scores_clean.csv")
+    scores = read_logits(folder / "scores_clean.csv")
     changed = scores.assign(label=1 - scores["label"])
     renamed = scores.assign(utterance_id="old/" + scores["utterance_id"])
     for other in (changed, renamed):
-        other.to_csv(folder / "scores_clean.csv", index=False)
+        write_logits(folder / "scores_clean.csv", other)
         assert run_command(lambda: ship.main(words)) == 2
         assert "scores of other clips or labels than the dataset has now" in capsys.readouterr().err
-    scores.iloc[:-5].to_csv(folder / "scores_clean.csv", index=False)
+    write_logits(folder / "scores_clean.csv", scores.iloc[:-5])
     assert run_command(lambda: ship.main(words)) == 0
     assert "6 clips have no score" in capsys.readouterr().out  # those five, and eval's
 

@@ -9,6 +9,7 @@ from measurements import MEASUREMENTS
 from shortcuts import (
     _schemes,
     best_eer,
+    followed_by,
     joint_tests,
     rank_by_attack,
     rank_measurements,
@@ -126,6 +127,41 @@ def test_nothing_is_learned_from_what_is_tested() -> None:
 def test_the_sampled_joint_test_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shortcuts.MOST_JOINT", 200)
     assert joint_tests(make_table())["clips"].max() == pytest.approx(200, abs=4)
+
+
+def scores_that_follow(table: pd.DataFrame, name: str, strength: float) -> np.ndarray:
+    """cm_scores of a fair detector that also goes up with a measurement."""
+    noise = np.random.default_rng(5).normal(size=len(table))
+    return 2.0 * (table["label"] == BONAFIDE) + noise + strength * table[name]
+
+
+def test_what_a_detector_follows_is_found_in_both_classes_and_nothing_else_is() -> None:
+    table = make_table()
+    found = followed_by(table, scores_that_follow(table, "edge_db", 1.0).to_numpy())
+    assert set(found["measurement"]) == set(MEASUREMENTS) - {"sample_rate", "channels"}  # these are constant
+    planted = found["measurement"] == "edge_db"
+    assert planted.to_numpy().tolist() == [True, True] + [False] * (len(found) - 2)  # the strongest come first
+    for row in found[planted].itertuples():
+        # two normals of which one is half of the other's variance: Spearman 6 / pi asin(1 / sqrt(2) / 2)
+        assert row.rho == pytest.approx(-0.69, abs=0.08) and row.rho_low < row.rho < row.rho_high < -0.5
+        assert row.spoof_lowest_third > row.spoof_highest_third + 0.3
+    assert found.loc[~planted, "rho"].abs().max() < 0.2
+    chance = (found["rho_low"] < 0) & (found["rho_high"] > 0)
+    assert chance[~planted].mean() > 0.7
+
+
+def test_a_difference_of_the_classes_alone_is_not_followed() -> None:
+    table = make_table()
+    table.loc[table["label"] == SPOOF, "edge_db"] -= 5  # gives the classes away
+    fair = followed_by(table, scores_that_follow(table, "rms_db", 0.0).to_numpy())
+    assert fair["rho"].abs().max() < 0.2
+
+
+def test_thirds_that_touch_are_not_compared() -> None:
+    table = make_table().assign(zero_percent=[0.0] * 500 + list(np.linspace(1, 2, 100)))
+    found = followed_by(table, scores_that_follow(table, "rms_db", 0.0).to_numpy()).set_index("measurement")
+    assert found.loc["zero_percent", ["spoof_lowest_third", "spoof_highest_third"]].isna().all(axis=None)
+    assert found.loc["rms_db", ["spoof_lowest_third", "spoof_highest_third"]].notna().all(axis=None)
 
 
 def test_clips_come_together_by_page_then_speaker() -> None:
