@@ -9,6 +9,7 @@ today's libsndfile gives up on) goes to FFmpeg's decoders through PyAV, which sh
 and Windows. A file of which only a part can be decoded is an error: a clip is whole or it is not used.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -25,6 +26,8 @@ from errors import AudioError
 MIN_SECONDS = 0.1
 SILENCE_PEAK = 1e-4  # -80 dBFS: below this there is nothing to judge
 BLOCK = 2**20  # samples that are decoded at once
+CUT_OFF = re.compile(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+UNKNOWN_LENGTH = 2**31 - 2**16  # what writes to a pipe puts a number like 2**31 or 2**32 in the header
 REFUSED = (soundfile.LibsndfileError, RuntimeError, TypeError)  # TypeError: headerless .raw
 
 Blocks = Iterator[tuple[np.ndarray, int]]  # (samples, channels) float32, and the rate
@@ -151,6 +154,7 @@ def _decoded(path: Path, use: Callable[[Blocks], T]) -> tuple[Callable[[Path], B
 
 def _soundfile_blocks(path: Path) -> Blocks:
     with soundfile.SoundFile(path) as file:
+        _refuse_cut_off(file, path)
         declared = left = file.frames
         while True:
             samples = file.read(min(left, BLOCK), dtype="float32", always_2d=True)
@@ -160,6 +164,14 @@ def _soundfile_blocks(path: Path) -> Blocks:
                 break
         if left and file.format != "MP3":  # an MP3's length can be an estimate
             raise AudioError(f"{path}: damaged, {declared - left} of {declared} samples can be decoded")
+
+
+def _refuse_cut_off(file: soundfile.SoundFile, path: Path) -> None:
+    """Refuse a WAV or AIFF file that ends long before its header says; libsndfile only notes it and reads the rest."""
+    if found := CUT_OFF.search(file.extra_info):
+        promised, there = map(int, found.groups())
+        if there < 0.99 * promised and promised < UNKNOWN_LENGTH:
+            raise AudioError(f"{path}: cut off, {there:,} of {promised:,} bytes of sound are there")
 
 
 def _ffmpeg_blocks(path: Path) -> Blocks:

@@ -1,6 +1,7 @@
 """Any audio file becomes mono float32 at 16 kHz, or one line that names it."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -261,6 +262,29 @@ def test_truncated_flac(fraction: float, tmp_path: Path, speech_like: Callable) 
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * fraction)])
     _refusal(path)
+
+
+@pytest.mark.parametrize("name", ["clip.wav", "clip.aiff"])
+def test_sound_that_is_cut_off(name: str, tmp_path: Path, speech_like: Callable) -> None:
+    path = tmp_path / name
+    soundfile.write(path, speech_like(2.0), SAMPLE_RATE)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert re.search(r"cut off, 3\d,\d{3} of 64,0\d{2} bytes of sound are there", _refusal(path))
+    path.write_bytes(whole[:-20])  # a header that is off by a few bytes is no harm
+    assert len(load_audio(path)) == pytest.approx(32_000, abs=10)
+
+
+def test_a_wav_that_was_written_to_a_pipe_has_no_length(tmp_path: Path, speech_like: Callable) -> None:
+    path = tmp_path / "piped.wav"
+    soundfile.write(path, speech_like(2.0), SAMPLE_RATE)
+    header = bytearray(path.read_bytes())
+    for unknown in (0xFFFFFFFF, 0x80000000 - 36, 0x7FFFFFFF):
+        place = header.index(b"data") + 4
+        header[place : place + 4] = unknown.to_bytes(4, "little")
+        header[4:8] = min(unknown + 36, 0xFFFFFFFF).to_bytes(4, "little")
+        path.write_bytes(header)
+        assert len(load_audio(path)) == 32_000
 
 
 @pytest.mark.parametrize("name", ["clip.flac", "flac renamed.wav"])
