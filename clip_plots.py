@@ -110,7 +110,7 @@ def timeline_figure(
     segments: pd.DataFrame,
     threshold: float,
     band: tuple[float, float],
-    title: str = "",
+    title: str,
 ) -> Figure:
     """A recording: peaks (2, pieces) over seconds above the logits of its windows; segments are shaded."""
     seconds = float(table["end"].iloc[-1])
@@ -165,7 +165,7 @@ def explanation_figure(
     figure = new_figure(7.6, 6.0)
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(1, 2.6, 1.2))
     draw_waveform(top, waveform, start)
-    top.set_title(title, fontsize=11, parse_math=False)  # a file's name may hold a $
+    top.set_title(title, fontsize=10, parse_math=False)  # a file's name may hold a $
     draw_spectrogram(middle, spectrogram, seconds, start, "gray_r").set_alpha(0.55)
     strongest = float(np.quantile(np.abs(relevance), 0.995)) or 1.0
     colours = LinearSegmentedColormap.from_list(

@@ -11,8 +11,9 @@ For every file a figure and the strongest regions as JSON go to the folder of --
 clips whether removing what a method names changes the logit more than removing something else, and whether it finds
 a stretch of recorded speech that was re-synthesised (faithfulness.py); the answer is a table and check.html.
 The methods are in relevance.py, what "removed" means in sound_cells.py. An explanation is about one window of the
-model's input length (2 s for the detectors that ship), the first one or that from `start` on, and its verdict is on
-that window, where inference.py takes the mean over all; a shorter clip is explained in its own time.
+model's input length (2 s for the detectors that ship): the one that speaks most for the verdict on the whole clip, or
+that from `start` on. Its own verdict is on that window, where inference.py takes the mean over all; a shorter clip is
+explained in its own time.
 """
 
 import html
@@ -44,8 +45,11 @@ from inference import (
     find_audio,
     input_samples,
     judge,
+    logit_words,
     operating_point,
+    refuse_empty_folder,
     too_short,
+    window_starts,
 )
 from model import load_model
 from relevance import METHODS, clip_logits, find_method, reason_against
@@ -53,7 +57,8 @@ from score import add_choice_arguments, chosen_clips
 from sound_cells import CELL_HERTZ, CELL_SECONDS, SoundCells
 
 REGIONS = 3  # that are named
-DENSER = 4.0  # a region's cells hold more than this many times the average evidence, or half of the strongest's
+DENSER = 4.0  # a region's cells hold this many times the average evidence or half of the strongest's, if that is less
+SMALLEST = 0.05  # share of the evidence that makes a region worth naming
 CHECK_CLIPS = 40
 HOW_TO_READ = (
     "Named regions are the cells (64 ms x 250 Hz) that a method says speak most for the verdict; they are turned "
@@ -76,6 +81,7 @@ class Explanation:
     logit: float  # of this window
     background: float  # the logit of the clip's background noise alone, which stands where something is removed
     threshold: float  # that makes a prediction of it
+    uncertain_band: tuple[float, float]
     verdict: str  # bonafide, spoof or uncertain, on this window
     warnings: list[str]  # why there is none
     start: float  # seconds into the clip at which the window begins
@@ -93,6 +99,7 @@ class Explanation:
     def regions(self, count: int = REGIONS) -> list[dict[str, Any]]:
         """The rectangles that hold most of the evidence for the verdict, strongest first, none over another.
 
+        At most `count`, and but for the first none of less than 5 % of the evidence.
         `seconds` and `hertz` (None without frequency) from and to, `share` of all evidence for the verdict.
         """
         evidence = np.maximum(self.relevance if self.label else -self.relevance, 0)
@@ -110,13 +117,21 @@ class Explanation:
             share = float(evidence[rows, columns].sum() / evidence.sum())
             regions.append({"seconds": [round(float(end), 3) for end in ends], "hertz": hertz, "share": share})
             excess[rows, columns] = -evidence.sum()  # taken
-        return regions
+        regions.sort(key=lambda region: -region["share"])
+        return [regions[0], *(region for region in regions[1:] if region["share"] >= SMALLEST)]
+
+    @property
+    def part(self) -> str:
+        """Which part of the clip the window is, in words; empty if it is all of it."""
+        end = self.start + len(self.waveform) / SAMPLE_RATE
+        if end - self.start == self.seconds:
+            return ""
+        return f", {round(self.start, 2):g}-{round(end, 2):g} s of {self.seconds:.2f} s"
 
     def __str__(self) -> str:
-        end = self.start + len(self.waveform) / SAMPLE_RATE
-        part = "" if end - self.start == self.seconds else f", {self.start:g}-{end:g} s of {self.seconds:.2f} s"
         return (
-            f"{self.name}{part}: {self.verdict}  logit {self.logit:+.3f} (threshold {self.threshold:+.3f})  "
+            f"{self.name}{self.part}: {self.verdict}  "
+            f"{logit_words(self.logit, self.threshold, self.uncertain_band)}  "
             f"{self.sentence()}{''.join(f'  [{note}]' for note in self.warnings)}"
         )
 
@@ -125,7 +140,9 @@ class Explanation:
         if not (regions := self.regions()):
             return f"nothing in this window speaks for {CLASS_NAMES[self.label]}"
         named = "; ".join(f"{_where(region)} ({100 * region['share']:.0f} % of it)" for region in regions)
-        return f"evidence for {CLASS_NAMES[self.label]}: {named}"
+        size = np.abs(self.relevance)
+        share = size[(self.relevance > 0) == bool(self.label)].sum() / size.sum()
+        return f"{100 * share:.0f} % of the evidence is for {CLASS_NAMES[self.label]}: {named}"
 
     def to_dict(self) -> dict[str, Any]:
         """What the JSON file holds."""
@@ -146,8 +163,8 @@ class Explanation:
         spectrogram = log_stft(self.waveform, FeatureConfig(samples=len(self.waveform)))[..., 0]
         verdict = self.verdict if self.verdict == "uncertain" else CLASS_NAMES[self.label]
         title = (
-            f"{file_title(self.name)}: {verdict}, logit {self.logit:+.2f} (threshold {self.threshold:+.2f})\n"
-            f"{self.method.replace('_', ' ')}; the background noise alone: {self.background:+.2f}"
+            f"{file_title(self.name)}{self.part}\n{verdict}: logit {self.logit:+.2f}, threshold {self.threshold:+.2f}; "
+            f"logit of its background noise alone {self.background:+.2f}; {self.method.replace('_', ' ')}"
         )
         return explanation_figure(self.waveform, spectrogram, self.relevance, CELL_SECONDS, self.start, title)
 
@@ -175,19 +192,31 @@ def heaviest_rectangle(values: np.ndarray) -> tuple[slice, slice]:
     return slice(first, int(row) + 1), slice(int(low[pair]), int(high[pair]))
 
 
+def strongest_window(model: keras.Model, waveform: np.ndarray) -> int:
+    """The sample at which the window begins that speaks most for the verdict on the mean of all windows."""
+    starts = window_starts(len(waveform), input_samples(model))
+    logits = clip_logits(model, [waveform[start : start + input_samples(model)] for start in starts])
+    spoof = logits.mean() >= operating_point(model)["threshold"]
+    return starts[int(logits.argmax() if spoof else logits.argmin())]
+
+
 def explain(
     model: keras.Model | str | Path,
     waveform: np.ndarray,
     method: str | None = None,
-    start: float = 0.0,
+    start: float | None = None,
     name: str = "waveform",
 ) -> Explanation:
-    """Explain the logit of one window of a mono float waveform (samples,) at 16 kHz, from `start` seconds on."""
+    """Explain the logit of one window of a mono float waveform (samples,) at 16 kHz.
+
+    It begins at `start` seconds; without one it is the window that speaks most for the verdict on the whole.
+    """
     if not isinstance(model, keras.Model):
         model = load_model(model)
     waveform = checked_waveform(waveform, name)
     method, relevance = find_method(model, method)
-    samples, first = input_samples(model), round(start * SAMPLE_RATE)
+    samples = input_samples(model)
+    first = strongest_window(model, waveform) if start is None else round(start * SAMPLE_RATE)
     last = max(0, len(waveform) - samples)
     if not 0 <= first <= last:
         raise UserError(
@@ -205,6 +234,7 @@ def explain(
         logit=logit,
         background=background,
         threshold=point["threshold"],
+        uncertain_band=tuple(point["uncertain"]),
         verdict=judge(logit, point, seconds)["verdict"],
         warnings=too_short(point, seconds),
         start=first / SAMPLE_RATE,
@@ -219,11 +249,12 @@ def explain(
 # ---------------------------------------------------------------- the command
 
 
-def explain_files(model: keras.Model, files: list[Path], method: str | None, start: float, folder: Path) -> int:
+def explain_files(model: keras.Model, files: list[Path], method: str | None, start: float | None, folder: Path) -> int:
     """A figure, a JSON file and a line for every file; 1 if one could not be explained."""
     failures, used = [], set()  # names of figures: two folders may hold a clip of the same name
     for path in files:
         try:
+            refuse_empty_folder(path)
             explanation = explain(model, load_audio(path), method, start, str(path))
         except AudioError as error:
             failures.append(error)
@@ -283,9 +314,14 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE_OR_DIR", help="audio to explain")
     add("--model", default=DEFAULT_MODEL, help=MODEL_HELP)
-    default = "occlusion, smooth_gradient for networks that hear raw samples; --check: all that fit"
+    default = "grad_cam; smooth_gradient, of raw samples, or occlusion where that is too coarse; --check: all that fit"
     add("--method", metavar="M", help=f"one of {', '.join(METHODS)} ({default})")
-    add("--start", type=float, metavar="S", help="seconds into the file at which the window begins (0)")
+    add(
+        "--start",
+        type=float,
+        metavar="S",
+        help="seconds into the file at which the window begins (that of the strongest)",
+    )
     add("--out", type=Path, default=Path("explanations"), metavar="DIR", help="figures and reports (%(default)s)")
     add("--check", type=Path, metavar="DATASET", help="test the methods on a dataset instead")
     add_choice_arguments(parser.add_argument_group("which clips --check takes"), CHECK_CLIPS)
@@ -300,7 +336,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--start is for files; --check looks at the first window of every clip")
     if options.files:
         files = find_audio(options.files)
-        return explain_files(load_model(options.model), files, options.method, options.start or 0.0, options.out)
+        return explain_files(load_model(options.model), files, options.method, options.start, options.out)
     rows = chosen_clips(options.check, options)
     model = load_model(options.model)
     if options.method:

@@ -34,7 +34,7 @@ LOUDEST = "loudest cells"
 FADE = SAMPLE_RATE // 50  # of a joint
 SEGMENT = (0.3, 0.45)  # of a clip's length
 SHORTEST = 1.0  # seconds of a clip in which a segment is re-synthesised
-FEW = 5  # stretches: fewer say nothing
+FEW = 5  # clips or stretches: fewer say nothing
 REPLICATES = 2000
 
 Rank = Callable[[SoundCells], np.ndarray]  # relevance in logits, (rows, columns) or (rows, 1)
@@ -59,7 +59,9 @@ class Check:
     def finding(self) -> str:
         """Whether the explanations are better than chance in each of the tests, a sentence for each."""
         low, high = interval(self.advantage())
-        if low > 0:
+        if len(self.named) < FEW:
+            removal = f"only {len(self.named)} clips, too few to say whether it names what counts."
+        elif low > 0:
             removal = "removing what it names moves the logit more than random regions do."
         elif high < 0:
             removal = "removing what it names moves the logit LESS than random regions do; do not use it."
@@ -69,7 +71,7 @@ class Check:
 
     def _place(self) -> str:
         if len(self.auc) < FEW:
-            return f"Only {len(self.auc)} re-synthesised stretches to find: too few to say whether it finds them."
+            return f"Only {len(self.auc)} re-synthesised stretches with evidence: too few to say whether it finds them."
         low, high = interval(self.auc)
         if low > 0.5:
             return "It finds re-synthesised stretches."
@@ -228,8 +230,9 @@ def deletion_curves(checks: Sequence[Check]) -> Figure:
     for number, check in enumerate(checks):
         named, style = np.stack(check.named), curve_style(number)
         axes.plot(percent, named.mean(axis=0), marker="o", markersize=3, label=check.method.replace("_", " "), **style)
-        low, high = np.transpose([interval(column) for column in named.T])
-        axes.fill_between(percent, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        if len(named) >= FEW:
+            low, high = np.transpose([interval(column) for column in named.T])
+            axes.fill_between(percent, low, high, color=style["color"], alpha=0.15, linewidth=0)
     random = np.stack([np.stack(check.random) for check in checks]).mean(axis=(0, 1))
     axes.plot(percent, random, color=BLACK, linestyle=":", linewidth=1.8, label="random, same shapes")
     axes.axhline(0, color="0.6", linewidth=0.8, zorder=1)

@@ -67,11 +67,9 @@ class Prediction(dict):
 
     def __str__(self) -> str:
         notes = f"  [{'; '.join(self['warnings'])}]" if self["warnings"] else ""
-        inside = in_band(self["logit"], self["uncertain_band"])
-        band = ", uncertain from {:+.3f} to {:+.3f}".format(*self["uncertain_band"]) if inside else ""
         return (
             f"{self['path']}: {self['verdict']}  spoof probability {self['spoof_probability']:.3f}"
-            f"  logit {self['logit']:+.3f} (threshold {self['threshold']:+.3f}{band}){notes}"
+            f"  {logit_words(self['logit'], self['threshold'], self['uncertain_band'])}{notes}"
         )
 
     def _repr_html_(self) -> str:
@@ -153,6 +151,12 @@ def in_band(logit: float, band: Sequence[float]) -> bool:
     return low <= logit < high
 
 
+def logit_words(logit: float, threshold: float, band: Sequence[float]) -> str:
+    """A logit with what makes a verdict of it."""
+    words = ", uncertain from {:+.3f} to {:+.3f}".format(*band) if in_band(logit, band) else ""
+    return f"logit {logit:+.3f} (threshold {threshold:+.3f}{words})"
+
+
 def judge(logit: float, point: dict[str, Any], seconds: float = np.inf) -> dict[str, Any]:
     """Prediction, verdict and spoof probability that an operating point makes of the logit of so long a sound."""
     undecided = in_band(logit, point["uncertain"]) or too_short(point, seconds)
@@ -202,10 +206,13 @@ def input_samples(model: keras.Model) -> int:
 
 def cut_windows(waveform: np.ndarray, samples: int) -> list[np.ndarray]:
     """Windows of `samples` that overlap by half; the last one ends with the clip."""
-    if len(waveform) <= samples:
-        return [fit_length(waveform, samples)]
-    starts = [*range(0, len(waveform) - samples, samples // 2), len(waveform) - samples]
-    return [fit_length(waveform, samples, start) for start in starts]
+    return [fit_length(waveform, samples, start) for start in window_starts(len(waveform), samples)]
+
+
+def window_starts(length: int, samples: int) -> list[int]:
+    """Where the windows of a clip of so many samples begin."""
+    last = max(0, length - samples)
+    return [*range(0, last, samples // 2), last]
 
 
 def window_logits(
@@ -313,6 +320,12 @@ def find_audio(names: Iterable[str | Path]) -> list[Path]:
     return files
 
 
+def refuse_empty_folder(path: Path) -> None:
+    """Say of a folder that `find_audio` has left in its list why it is there."""
+    if path.is_dir():
+        raise AudioError(f"{path}: no audio files ({', '.join(sorted(AUDIO_SUFFIXES))}) in this folder")
+
+
 def predict_folder(
     model: keras.Model | str | Path, names: Iterable[str | Path]
 ) -> Iterator[tuple[Path, Prediction | AudioError]]:
@@ -321,6 +334,7 @@ def predict_folder(
         model = load_model(model)
     for path in find_audio(names):
         try:
+            refuse_empty_folder(path)
             yield path, predict_audio(model, path)
         except AudioError as error:
             yield path, error

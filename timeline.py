@@ -29,7 +29,16 @@ from backend import keras
 from config import SAMPLE_RATE
 from errors import AudioError, CommandParser, UserError, run_command, tell_failures
 from figure_style import file_title, image_tag, png_bytes, save_figure
-from inference import DEFAULT_MODEL, MODEL_HELP, NO_OPERATING_POINT, as_model, checked_waveform, find_audio, too_short
+from inference import (
+    DEFAULT_MODEL,
+    MODEL_HELP,
+    NO_OPERATING_POINT,
+    as_model,
+    checked_waveform,
+    find_audio,
+    refuse_empty_folder,
+    too_short,
+)
 from streaming import HOP, WINDOW, StreamingDetector, Window
 
 SEGMENT_COLUMNS = ("start", "end", "label", "spoof_probability", "peak")
@@ -194,6 +203,7 @@ def main(argv: list[str] | None = None) -> int:
     failures = []
     for file, stem in zip(files, stems, strict=True):
         try:
+            refuse_empty_folder(file)
             result = timeline(model, file, arguments.hop, arguments.window)
         except AudioError as error:
             failures.append(error)

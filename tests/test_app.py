@@ -404,8 +404,8 @@ def test_explanation_and_timeline_are_made_when_asked_for_and_once(page, monkeyp
     for module, name in ((explain, "explain"), (timeline, "timeline")):
         original = getattr(module, name)
 
-        def counting(*arguments, name=name, original=original, **options):
-            made.append((name, options))
+        def counting(*arguments, what=name, original=original, **options):
+            made.append((what, options))
             return original(*arguments, **options)
 
         monkeypatch.setattr(module, name, counting)
@@ -414,7 +414,8 @@ def test_explanation_and_timeline_are_made_when_asked_for_and_once(page, monkeyp
     assert made == [] and len(page.image) == 1
     page.toggle[0].set_value(True).run()
     page.toggle[1].set_value(True).run()
-    assert made == [("explain", {"start": 0.0}), ("timeline", {"hop": 0.5})] and len(page.image) == 2
+    named = {"name": "clip.flac"}
+    assert made == [("explain", named | {"start": 0.0}), ("timeline", named | {"hop": 0.5})] and len(page.image) == 2
     page.slider[0].set_value(2.0).run()
     assert made[2:] == [("explain", {"start": 2.0})] and not page.exception
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import explain as command
 import faithfulness
+import inference
 import relevance
 from backend import keras
 from clip_plots import explanation_figure
@@ -161,14 +162,15 @@ def test_what_a_raw_detector_hears_is_named(samples: keras.Model, method: str) -
     assert over_time.sum() > 0
 
 
-def test_the_strongest_region_is_the_one_that_is_heard(picture: keras.Model) -> None:
-    explanation = explain(picture, clip())
+@pytest.mark.parametrize(("method", "most"), [("grad_cam", 0.9), ("occlusion", 0.6)])  # patches reach over the edge
+def test_the_strongest_region_is_the_one_that_is_heard(picture: keras.Model, method: str, most: float) -> None:
+    explanation = explain(picture, clip(), method)
     assert explanation.label == 1
     (first, *_) = explanation.regions()
     assert np.abs(np.subtract(first["seconds"], REGION["seconds"])).max() < 0.15
     assert np.abs(np.subtract(first["hertz"], REGION["hertz"])).max() <= 2 * CELL_HERTZ
-    assert first["share"] > 0.6  # the rest is where patches reach over the edge
-    assert "evidence for spoof: " in str(explanation) and "kHz" in str(explanation)
+    assert first["share"] > most
+    assert "% of the evidence is for spoof: " in str(explanation) and "kHz" in str(explanation)
 
 
 def test_evidence_that_is_spread_evenly_is_still_evidence(picture: keras.Model) -> None:
@@ -177,6 +179,31 @@ def test_evidence_that_is_spread_evenly_is_still_evidence(picture: keras.Model) 
     assert everything["share"] == pytest.approx(1) and everything["hertz"] == [0, 8000]
     against = replace(explanation, relevance=np.full((32, 32), -0.01))
     assert against.regions() == [] and "nothing in this window speaks for spoof" in str(against)
+
+
+def test_regions_come_by_their_share_and_small_ones_are_not_named(picture: keras.Model) -> None:
+    cells = np.zeros((32, 32))
+    cells[2:12, 2:12], cells[20:22, 20:22], cells[28, 28] = 1, 20, 10  # 100, 80 and 10 of 190
+    cells[28, 2] = -10
+    explanation = replace(explain(picture, clip(), "gradient"), relevance=cells)
+    shares = [region["share"] for region in explanation.regions()]
+    assert shares == pytest.approx([100 / 190, 80 / 190, 10 / 190])  # though the second is denser
+    assert "95 % of the evidence is for spoof: " in explanation.sentence()  # 190 of 200
+    cells[28, 28] = 5  # less than a twentieth now
+    assert len(explanation.regions()) == 2
+
+
+def test_the_window_that_speaks_most_for_the_verdict_is_explained(picture: keras.Model) -> None:
+    quiet, loud = 0.01 * clip(1), clip(2)
+    spoof = np.concatenate([quiet, loud, loud, loud, quiet])
+    explanation = explain(picture, spoof, "gradient")
+    starts = inference.window_starts(len(spoof), SAMPLES)
+    logits = relevance.clip_logits(picture, [spoof[start : start + SAMPLES] for start in starts])
+    assert logits.mean() > 0 and explanation.logit == pytest.approx(logits.max(), abs=1e-4)
+    bonafide = np.concatenate([quiet, loud, quiet, quiet, quiet, quiet])
+    explanation = explain(picture, bonafide, "gradient")
+    assert explanation.verdict == "bonafide" and explanation.start != 2.0
+    assert explain(picture, bonafide, "gradient", start=2.0).verdict == "spoof"
 
 
 def test_the_background_is_what_stands_where_sound_was_removed(picture: keras.Model) -> None:
@@ -235,15 +262,24 @@ def test_a_coarse_map_keeps_its_sum_and_its_place(kind: str, seconds: float) -> 
     assert cells[:, near].sum() == pytest.approx(parts.sum())
 
 
-def test_the_default_is_by_what_the_network_hears(picture: keras.Model, samples: keras.Model) -> None:
-    assert find_method(picture)[0] == "occlusion"
+@pytest.mark.slow
+def test_the_default_is_by_what_the_network_hears(
+    picture: keras.Model, samples: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find_method(picture)[0] == "grad_cam"
     assert find_method(samples)[0] == "smooth_gradient"
+    cepstra = known_picture(features=FeatureConfig("lfcc", SAMPLES))
+    coarse = build_model(contract.small("resnet50"))  # its last picture is of 2 x 2 places
+    assert find_method(cepstra)[0] == find_method(coarse)[0] == "occlusion"
+    with monkeypatch.context() as patch:
+        patch.setattr(relevance, "reason_against", lambda model, name: "no gradients" if name != "occlusion" else None)
+        assert relevance.default_method(samples) == relevance.default_method(picture) == "occlusion"
 
 
 def test_methods_that_do_not_fit_say_why(samples: keras.Model) -> None:
     with pytest.raises(UserError, match="grad_cam does not fit known_raw: it reads raw samples"):
         explain(samples, clip(), "grad_cam")
-    with pytest.raises(UserError, match="unknown method 'magic'; valid: occlusion, grad_cam"):
+    with pytest.raises(UserError, match="unknown method 'magic'; valid: grad_cam, occlusion"):
         explain(samples, clip(), "magic")
 
 
@@ -311,6 +347,12 @@ def test_a_verdict_on_places_needs_some_stretches() -> None:
             "few": [0.9, 0.9],
         }.items()
     }
+    assert "only 2 clips, too few" in Check("m", named[:2], random[:2]).finding()
+    table = faithfulness.summary(
+        [Check("m", named, random, inside=[1, 1], length=[1, 1], auc=[0.9, 0.9]), Check("m", named[:2], random[:2])]
+    )
+    assert table["named - random, all shares"].tolist() == ["1.00 [1.00, 1.00]", "1.00"]
+    assert table["AUC of frames"].iloc[0] == "0.90"
     assert all(text.startswith("m: removing what it names moves the logit more") for text in findings.values())
     assert "It finds re-synthesised stretches." in findings["right"]
     assert "no better than chance" in findings["chance"]
@@ -393,7 +435,7 @@ def test_the_figure_shows_both_signs_and_the_notebook_gets_it(picture: keras.Mod
     assert {"amplitude", "frequency (kHz)", "logits a frame", "logits a cell"} <= labels
     assert "data:image/png;base64," in explanation._repr_html_()
     costly = replace(explanation, name="folder/$5 or $6.wav")  # no formula
-    assert costly.figure().axes[0].get_title().startswith("$5 or $6.wav: spoof, logit ")
+    assert costly.figure().axes[0].get_title().startswith("$5 or $6.wav\nspoof: logit ")
     assert b"PNG" in png_bytes(costly.figure())
     nothing = explanation_figure(clip(), np.zeros((10, 5)), np.zeros((32, 32)), CELL_SECONDS)
     assert nothing.axes
@@ -437,7 +479,7 @@ def test_files_are_explained_and_a_bad_one_is_reported(folder: Path, monkeypatch
     options = ["--model", folder / "known.keras", "--method", "gradient", "--out", folder / "out"]
     assert run(monkeypatch, *files, *options) == 1
     printed = capsys.readouterr()
-    assert printed.out.count("evidence for spoof: ") == 2 and "bad.wav: empty file" in printed.err
+    assert printed.out.count("of the evidence is for spoof: ") == 2 and "bad.wav: empty file" in printed.err
     assert (folder / "out" / "1.png").read_bytes().startswith(b"\x89PNG")
     written = json.loads((folder / "out" / "3.json").read_text(encoding="utf-8"))
     assert written["prediction"] == "spoof" and written["regions"][0]["share"] > 0.5
@@ -445,12 +487,12 @@ def test_files_are_explained_and_a_bad_one_is_reported(folder: Path, monkeypatch
 
 def test_a_check_writes_its_report(folder: Path, monkeypatch, capsys) -> None:
     options = ["--model", folder / "known.keras", "--method", "gradient", "--out", folder / "out"]
-    assert run(monkeypatch, "--check", folder / "data", *options, "--limit", "4") == 0
+    assert run(monkeypatch, "--check", folder / "data", *options, "--limit", "6") == 0
     printed = capsys.readouterr().out
     assert "gradient: removing what it names moves the logit more than random regions do." in printed
     assert LOUDEST in printed
     page = (folder / "out" / "check.html").read_text(encoding="utf-8")
-    assert "data:image/png;base64," in page and "Known segments" in page and "4 clips" in page
+    assert "data:image/png;base64," in page and "Known segments" in page and "6 clips" in page
 
 
 @pytest.mark.parametrize(
