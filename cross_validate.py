@@ -106,7 +106,10 @@ def write_logits(file: Path, scores: pd.DataFrame) -> None:
 def read_logits(file: Path) -> pd.DataFrame:
     """What `write_logits` wrote."""
     scores = pd.read_csv(file)
-    return scores.assign(label=scores["label"].map(LABELS.index))
+    labels = scores["label"].map({name: label for label, name in enumerate(LABELS)})
+    if labels.isna().any():
+        raise UserError(f"{file}: labels are {' or '.join(LABELS)} in such files; delete it, and it is made again")
+    return scores.assign(label=labels)
 
 
 def errors_by(scores: pd.DataFrame, column: str) -> pd.Series:

@@ -18,7 +18,7 @@ from splits import SPLIT_ORDER
 
 SILENCES = ("lead_silence", "trail_silence")
 TELLING = 0.40  # an EER below this is called a shortcut
-FOLLOWED = 0.25  # a rank correlation beyond this is told
+FOLLOWED, MOST_TOLD = 0.25, 3  # a rank correlation beyond this is told, of at most so many
 BANDS = ((0, 1000), (1000, 2000), (2000, 4000), (4000, 6000), (6000, 7500), (7500, 8000))  # Hz
 
 
@@ -129,40 +129,50 @@ def shortcuts(ranked: pd.DataFrame, together: pd.DataFrame) -> list[str]:
     return [*(alone or ["No measurement alone separates the classes clearly."]), joint(together)]
 
 
-def goes_along(row: pd.Series) -> bool:
-    """Whether a detector's scores go along with a measurement by more than chance and clearly."""
-    return bool(abs(row["rho"]) >= FOLLOWED and row["rho_low"] * row["rho_high"] > 0)
-
-
 def followed(table: pd.DataFrame) -> list[str]:
-    """What a detector's scores go along with, a sentence each; a table of `shortcuts.followed_by`."""
-    told = [_followed(row) for _, row in table.iterrows() if goes_along(row)]
-    return told or ["Within neither class do these scores clearly go along with a measurement."]
+    """What a detector's scores go along with, a sentence each for the strongest; of `shortcuts.followed_by`."""
+    told = table[table["clear"] & (table["rho"].abs() >= FOLLOWED) & table["spoof_lowest_third"].notna()]
+    none = f"Within neither class do these scores clearly go along with one of {len(table)} measurements."
+    return [_followed(row) for _, row in told.head(MOST_TOLD).iterrows()] or [none]
 
 
 def _followed(row: pd.Series) -> str:
     title, name = MEASUREMENTS[row["measurement"]][0], CLASSES[row["label"]][0]
-    text = (
-        f"Of {name} clips the scores go along with the {title} (rank correlation with the spoof logit "
-        f"{row['rho']:+.2f} [{row['rho_low']:+.2f}, {row['rho_high']:+.2f}])"
-    )
-    if np.isnan(row["spoof_lowest_third"]):
-        return f"{text}."
     low, high = percent(row["spoof_lowest_third"]), percent(row["spoof_highest_third"])
-    return f"{text}: of the third with the lowest {low} are called spoof, of that with the highest {high}."
+    return (
+        f"Among {name} clips alone, the {'higher' if row['rho'] > 0 else 'lower'} the {title} the more spoof-like the "
+        f"score: rank correlation {_interval(row)}{_within(row)}; of the third with the lowest {low} are called spoof, "
+        f"of that with the highest {high}."
+    )
+
+
+def _interval(row: pd.Series) -> str:
+    known = np.isfinite(row["rho_low"])
+    return f"{row['rho']:+.2f}" + (f" [{row['rho_low']:+.2f}, {row['rho_high']:+.2f}]" if known else "")
+
+
+def _within(row: pd.Series) -> str:
+    kin = "attack" if row["label"] == SPOOF else "page or speaker"
+    return f" (within the same {kin} {row['rho_within']:+.2f})" if np.isfinite(row["rho_within"]) else ""
 
 
 def following(table: pd.DataFrame) -> pd.DataFrame:
     """A table of `shortcuts.followed_by` as one reads it."""
-    intervals = [f"{r.rho:+.2f} [{r.rho_low:+.2f}, {r.rho_high:+.2f}]" for r in table.itertuples()]
+
+    def shown(value: float, text: str) -> str:
+        return text if np.isfinite(value) else "-"
+
+    rows = [row for _, row in table.iterrows()]
     return pd.DataFrame(
         {
-            "measurement": table["measurement"].map(measurement_name),
-            "class": table["label"].map(lambda label: CLASSES[label][0]),
+            "measurement": [measurement_name(row["measurement"]) for row in rows],
+            "class": [CLASSES[row["label"]][0] for row in rows],
             "clips": table["clips"],
-            "rank correlation [95 %]": intervals,
-            "called spoof, lowest third": table["spoof_lowest_third"].map(percent),
-            "called spoof, highest third": table["spoof_highest_third"].map(percent),
+            "rank correlation [95 %]": [_interval(row) for row in rows],
+            "within attack, page": [shown(row["rho_within"], f"{row['rho_within']:+.2f}") for row in rows],
+            "no chance": ["yes" if row["clear"] else "-" for row in rows],
+            "lowest third": [shown(row["spoof_lowest_third"], percent(row["spoof_lowest_third"])) for row in rows],
+            "highest third": [shown(row["spoof_highest_third"], percent(row["spoof_highest_third"])) for row in rows],
         }
     )
 

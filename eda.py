@@ -48,9 +48,12 @@ BARS = (
     "Black: 95 % intervals from resampling pages, else speakers, else clips."
 )
 FOLLOWING = (
-    "Within one class no difference of the classes can explain it: what the scores go along with there the detector "
-    "may use, or the clips that have it are harder for another reason (their page, their speaker). To know, change it "
-    "in the clips and score them again. Called spoof: at the EER threshold of these scores."
+    "Rank correlation of the spoof logit with each measurement, within one class: above zero, the higher the "
+    "measurement the more spoof-like the score. The classes cannot explain it, but attacks, pages and speakers can, "
+    "being harder or easier; what is left within the same attack (of spoof) or page, else speaker (of bona fide), "
+    "stands beside it. To know whether the detector uses it, change it in the clips and score them again. Thirds by "
+    "the measurement: share called spoof at the EER threshold of these scores; a dash where too many share a value. "
+    "No chance: beyond what chance gives in one of 20 such tables."
 )
 SUMMARY_SHOWN = ("split", "class", "listed", "found", "measured", "hours", "speakers")
 
@@ -210,27 +213,38 @@ def _shortcuts(page: Page, labelled: pd.DataFrame, ranked: pd.DataFrame, joint: 
 
 
 def _followed(page: Page, followed: pd.DataFrame) -> None:
-    page.section("What the scores go along with")
+    page.section("What the detector's scores go along with, within each class")
     page.text(FOLLOWING)
     page.table(findings.following(followed))
 
 
-def mean_score(files: list[Path]) -> pd.Series:
-    """The cm_score of every utterance, by its id: the mean over score files of the same utterances."""
-    tables = [read_scores(file).set_index("utterance_id")["score"] for file in files]
+def mean_scores(files: list[Path]) -> pd.DataFrame:
+    """Label and cm_score by utterance id: the mean over score files of the same utterances."""
+    tables = [read_scores(file).set_index("utterance_id") for file in files]
     for file, table in zip(files, tables, strict=True):
         if set(table.index) != set(tables[0].index):
             raise UserError(f"{file}: not the same utterances as in {files[0]}")
-    return sum(table.reindex(tables[0].index) for table in tables) / len(tables)
+    score = sum(table["score"].reindex(tables[0].index) for table in tables) / len(tables)
+    if not np.ptp(score):
+        raise UserError(f"{files[0]}: all scores are {score.iloc[0]:g}: they go along with nothing")
+    return tables[0][["label"]].assign(score=score)
 
 
-def scored_clips(labelled: pd.DataFrame, score: pd.Series) -> pd.DataFrame:
-    """The clips that have a score, with `score`; refused where too few of a class are left."""
-    clips = labelled.assign(score=labelled["utterance_id"].map(score)).dropna(subset="score").reset_index(drop=True)
-    if not both_classes(clips):
-        counts = " and ".join(f"{(clips['label'] == label).sum()} {LABELS[label]}" for label in (BONAFIDE, SPOOF))
-        raise UserError(f"--scores: of this dataset {counts} clips have one; {FEWEST} of each class are needed")
-    return clips
+def with_scores(clips: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """The labelled clips that have a score, with `score`; refused where scores are of other clips or labels."""
+    both = clips[clips["utterance_id"].isin(scores.index) & (clips["label"] != UNLABELLED)].reset_index(drop=True)
+    if not both_classes(both):
+        counts = " and ".join(f"{(both['label'] == label).sum()} {LABELS[label]}" for label in (BONAFIDE, SPOOF))
+        raise UserError(
+            f"--scores: {counts} clips of this dataset have one, {FEWEST} of each class are needed; scores are of "
+            f"{scores.index[0]} ..., clips are {clips['utterance_id'].iloc[0]} ..."
+        )
+    scores = scores.loc[both["utterance_id"]]
+    other = np.flatnonzero(both["label"].to_numpy() != scores["label"].to_numpy())
+    if len(other):
+        name, label = both.loc[other[0], ["utterance_id", "label"]]
+        raise UserError(f"--scores: {len(other)} labels differ; {name} is {LABELS[label]} in the dataset")
+    return both.assign(score=scores["score"].to_numpy())
 
 
 def _examples(page: Page, good: pd.DataFrame, seed: int) -> None:
@@ -250,13 +264,12 @@ def _examples(page: Page, good: pd.DataFrame, seed: int) -> None:
 
 
 def write_report(
-    dataset: Dataset, table: pd.DataFrame, spectra: Spectra, folder: Path, seed: int, score: pd.Series | None
+    dataset: Dataset, table: pd.DataFrame, spectra: Spectra, folder: Path, seed: int, scores: pd.DataFrame | None
 ) -> list[str]:
     """Write report.html and its tables from what was measured; returns the findings on shortcuts."""
     good, bad = (table[mask].reset_index(drop=True) for mask in (table["error"] == "", table["error"] != ""))
     labelled = good[(good["label"] != UNLABELLED).to_numpy()].reset_index(drop=True)
     summary = summarise(dataset.table, good)
-    scored = None if score is None else scored_clips(labelled, score)
     ranked, joint = rank_measurements(labelled), joint_tests(labelled, seed)
     in_words(summary).to_csv(folder / "summary.csv", index=False, float_format="%.6g")
     ranked.to_csv(folder / "shortcuts.csv", index=False, float_format="%.6g")
@@ -266,9 +279,12 @@ def write_report(
     page = Page(f"Dataset {dataset.name}", f"{len(good):,} clips, {good['seconds'].sum() / 3600:,.2f} hours{sampled}.")
     page.section("In short")
     told = findings.shortcuts(ranked, joint)
-    if scored is not None:
+    followed_file = folder / "followed.csv"
+    followed_file.unlink(missing_ok=True)  # of other scores
+    if scores is not None:
+        scored = with_scores(labelled, scores)
         followed = followed_by(scored, scored["score"].to_numpy())
-        followed.to_csv(folder / "followed.csv", index=False, float_format="%.6g")
+        followed.to_csv(followed_file, index=False, float_format="%.6g")
         told += findings.followed(followed)
     for finding in told:
         page.text(finding)
@@ -276,7 +292,7 @@ def write_report(
     _distributions(page, good, ranked)
     _spectra(page, good, spectra)
     _shortcuts(page, labelled, ranked, joint)
-    if scored is not None:
+    if scores is not None:
         _followed(page, followed)
     _examples(page, good, seed)
     page.section("How it was measured")
@@ -290,9 +306,11 @@ def write_report(
 
 def look_at(directory: Path, folder: Path | None, limit: int | None, seed: int, scores: list[Path]) -> int:
     """Measure a dataset and write its report; 1 if files could not be used."""
-    score = mean_score(scores) if scores else None
+    scored = mean_scores(scores) if scores else None
     dataset = read_dataset(directory)
     rows = sample_rows(dataset.usable(allow_missing=True, labelled=False), limit, seed)
+    if scored is not None:
+        with_scores(rows, scored)  # refused before all is measured
     folder = folder or Path("reports") / "eda" / dataset.name
     listed, missing = len(dataset.table), int(dataset.table["path"].isna().sum())
     print(f"{dataset.name}: {listed:,} clips listed, {missing:,} files missing, {len(rows):,} to measure")
@@ -304,7 +322,7 @@ def look_at(directory: Path, folder: Path | None, limit: int | None, seed: int, 
     if len(errors) == len(table):
         raise UserError(f"{dataset.root}: none of {len(table):,} files can be used; the first: {errors.iloc[0]}")
     print("measured; comparing the classes and drawing the report")
-    for finding in write_report(dataset, table, spectra, folder, seed, score):
+    for finding in write_report(dataset, table, spectra, folder, seed, scored):
         print(f"- {finding}")
     print(f"report  {folder / 'report.html'}")
     return tell_failures(errors.tolist(), len(table), "cannot be used")
@@ -318,7 +336,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: reports/eda/<name of the dataset>")
     parser.add_argument("--limit", type=int, metavar="N", help="about so many clips, of every split, class and attack")
     parser.add_argument("--seed", type=int, help="of the sample, the examples and the folds (default 1)")
-    text = "score files of these clips (several: the mean is taken): what do they go along with?"
+    text = "what do these scores go along with? (of several files, all of the same clips, the mean)"
     parser.add_argument("--scores", type=Path, nargs="+", default=[], metavar="FILE", help=text)
     options = parser.parse_args(arguments)
     if (options.directory is None) == (options.file is None):

@@ -314,7 +314,7 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE_OR_DIR", help="audio to explain")
     add("--model", default=DEFAULT_MODEL, help=MODEL_HELP)
-    default = "grad_cam; smooth_gradient, of raw samples, or occlusion where that is too coarse; --check: all that fit"
+    default = "occlusion, smooth_gradient for networks that hear raw samples; --check: all that fit"
     add("--method", metavar="M", help=f"one of {', '.join(METHODS)} ({default})")
     add(
         "--start",

@@ -1,16 +1,16 @@
 """Ways to say which cells of time and frequency made a detector's logit, each as one function.
 
-    relevance = METHODS["grad_cam"](model, SoundCells(waveform))     # (rows, columns), in logits
+    relevance = METHODS["occlusion"](model, SoundCells(waveform))     # (rows, columns), in logits
 
+occlusion             hides a patch at a time and looks what the logit loses; a patch's change is shared evenly among
+                      its cells, and averaged over the patches of a cell. Patches that are hidden alone do not add up:
+                      what is for spoof is scaled, and what is against, so that the sum is the logit of the clip minus
+                      the background's (proportional allocation of what the marginal contributions leave over). Needs
+                      nothing but the model's output.
 grad_cam              what the clip adds to its background in the last layer that is still a picture, times the
                       logit's gradient there, element by element (HiResCAM, Draelos & Carin 2020; Grad-CAM's mean
                       over the picture is wrong for heads that know places, as ResMax's does). As coarse as that
-                      layer, and fast. On cepstra time alone. Where a linear layer follows on that picture's mean,
-                      its sum is the logit of the clip minus the background's.
-occlusion             hides a patch at a time and looks what the logit loses; a patch's change is shared evenly among
-                      its cells, and averaged over the patches of a cell. Needs nothing but the model's output. Its
-                      cells do not add up to anything: each patch is hidden alone, and a patch of noise may speak for
-                      a recording wherever it is put, so that nearly all of a recorded clip speaks for spoof.
+                      layer, and fast. On cepstra time alone.
 smooth_gradient       the logit's gradient by the share of every cell that is there, averaged over clips in which each
                       cell has a share of its own, drawn from 0 (background) to 1: what a cell adds whatever else is
                       there (a Banzhaf value, with shares for coalitions; SmoothGrad's idea, with sounds for noise).
@@ -20,12 +20,11 @@ integrated_gradients  the same gradient, averaged on the straight way from the b
                       (Sundararajan et al., ICML 2017). Its sum is the logit of the clip minus the background's.
 gradient              the same gradient at the clip as it is (gradient x input): one step, noisier.
 
-The default is grad_cam where the network's last picture has at least 8 x 8 places of time and frequency, else
-smooth_gradient where it hears raw samples, else occlusion (also where the backend gives no gradients): what the tests
-of faithfulness.py say (README has the figures). Positive speaks for spoof, negative for bona fide. Occlusion
-and the gradients ask about the sound (sound_cells.py) and so fit every model that takes a waveform; Grad-CAM asks about
-the network's picture and needs one. A clip shorter than the model's input is repeated, as for a verdict; all its
-repetitions are edited, and count, together.
+The default is occlusion where the network hears a picture (or the backend gives no gradients), smooth_gradient where
+it hears raw samples: what the tests of faithfulness.py say (README has the figures). Positive speaks for spoof,
+negative for bona fide. Occlusion and the gradients ask about the sound (sound_cells.py) and so fit every model that
+takes a waveform; Grad-CAM asks about the network's picture and needs one. A clip shorter than the model's input is
+repeated, as for a verdict; all its repetitions are edited, and count, together.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -45,7 +44,6 @@ from inference import input_samples, window_logits
 from sound_cells import CELL_HERTZ, CELL_SAMPLES, SoundCells
 
 PATCH = (4, 8)  # rows and columns of an occlusion: a quarter of a second x 2 kHz, moved by half
-FINE_ENOUGH = 8  # places of a last picture along time and along frequency, at least, to explain by it
 STEPS = DRAWS = 16  # gradients that are averaged
 AT_ONCE = 2  # waveforms through a gradient; 2 GB with AASIST
 
@@ -83,12 +81,27 @@ def occlusion(model: keras.Model, sound: SoundCells) -> np.ndarray:
         return sound.without(hidden)
 
     progress = tqdm(patches, "patches", leave=False, disable=None, delay=2)
-    lost = clip_logits(model, [sound.with_share(1.0)]) - clip_logits(model, map(hide, progress))
+    there, background = clip_logits(model, [sound.with_share(1.0), sound.with_share(0.0)])
+    lost = there - clip_logits(model, map(hide, progress))
     total, times = np.zeros(sound.shape), np.zeros(sound.shape)
     for patch, change in zip(patches, lost, strict=True):
         total[patch] += change / total[patch].size
         times[patch] += 1
-    return total / times
+    return adding_up(total / times, there - background)
+
+
+def adding_up(values: np.ndarray, whole: float) -> np.ndarray:
+    """Values scaled to the sum `whole`, those above zero by one factor, those below by another; none changes its sign.
+
+    What is left over is allocated in proportion to the values' size; where that would turn the signs of one side, that
+    side becomes zero. Zero throughout if no value has the sign of the whole.
+    """
+    size = np.abs(values).sum()
+    if not size:
+        return values
+    left = (whole - values.sum()) / size
+    scaled = np.where(values > 0, max(0.0, 1 + left), max(0.0, 1 - left)) * values
+    return scaled * (whole / total) if (total := scaled.sum()) * whole > 0 else scaled
 
 
 def smooth_gradient(model: keras.Model, sound: SoundCells, draws: int = DRAWS) -> np.ndarray:
@@ -134,16 +147,13 @@ def grad_cam(model: keras.Model, sound: SoundCells) -> np.ndarray:
 
 
 METHODS: dict[str, Method] = {
-    method.__name__: method for method in (grad_cam, occlusion, smooth_gradient, integrated_gradients, gradient)
+    method.__name__: method for method in (occlusion, grad_cam, smooth_gradient, integrated_gradients, gradient)
 }
 
 
 def default_method(model: keras.Model) -> str:
     """The name of the method that is taken where none is named."""
-    front, network = _parts(model)
-    in_time_and_frequency = reason_against(model, "grad_cam") is None and picture_hertz(front.features) is not None
-    if in_time_and_frequency and min(_pictures(network)[-1].shape[1:3]) >= FINE_ENOUGH:
-        return "grad_cam"
+    front, _ = _parts(model)
     raw = front is not None and front.features.kind == "raw"
     return "smooth_gradient" if raw and reason_against(model, "smooth_gradient") is None else "occlusion"
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
+from scipy.stats import t as student
 
 from config import BONAFIDE, SPOOF
 from measurements import HEARD, MEASUREMENTS
@@ -25,7 +26,6 @@ FEWEST = 10  # clips of a class, or of an attack, for a figure about it
 FEWEST_JOINT = 30  # clips of a class to learn from
 MOST_JOINT = 30_000  # clips to learn from and to test on: more would take minutes and change nothing
 FOLDS = 5
-THIRD = 1 / 3
 Folds = list[tuple[np.ndarray, np.ndarray]]  # rows to learn from, rows to test on
 
 
@@ -168,40 +168,76 @@ def followed_by(table: pd.DataFrame, score: np.ndarray) -> pd.DataFrame:
     """What a detector's cm_score of every clip goes along with, within one class: there no class can explain it.
 
     One row for each class and measurement, the strongest first: rank correlation of the spoof logit with the
-    measurement, its 95 % interval by resampled `sources`, and the share called spoof, at the EER threshold of these
-    scores, of the clips in the lowest and in the highest third by that measurement (NaN where the thirds touch).
+    measurement; its 95 % interval by resampled `sources`, with the ranks of all clips (NaN where there are fewer than
+    ten); `rho_within`, what is left of it once each attack (of spoof), page or speaker has its mean removed (NaN where
+    none is named); whether it is `clear` that it is not chance, though so many were looked at; and the share called
+    spoof, at the EER threshold of these scores, of the clips in the lowest and in the highest third by that
+    measurement (NaN where the thirds touch).
     """
     threshold = compute_eer(score, table["label"].to_numpy())[1]
     rows = []
     for label in (BONAFIDE, SPOOF):
         mine = (table["label"] == label).to_numpy()
-        clips, called = table[mine], score[mine] < threshold
-        counts = _resampled(sources(clips))
+        clips, called = table[mine], score[mine] <= threshold
+        draws, group = _group_draws(sources(clips))
+        kin = _kin(clips, label)
         logit = rankdata(-score[mine])
         for name in MEASUREMENTS:
             values = clips[name].to_numpy()
             if not np.ptp(values):
                 continue
-            low, high = np.quantile(values, [THIRD, 1 - THIRD])
+            low, high = np.quantile(values, [1 / 3, 2 / 3])
             ends = [called[values <= low].mean(), called[values >= high].mean()] if low < high else [np.nan, np.nan]
             ranks = rankdata(values)
-            rho = _correlation(ranks, logit, np.ones(len(clips)))
-            with np.errstate(invalid="ignore"):  # a draw may hold one value alone
-                drawn = [_correlation(ranks, logit, weight) for weight in counts]
-            rows.append((name, label, len(clips), rho, *np.nanquantile(drawn, [0.025, 0.975]), *ends))
-    columns = "measurement label clips rho rho_low rho_high spoof_lowest_third spoof_highest_third".split()
-    found = pd.DataFrame(rows, columns=columns)
-    return found.sort_values("rho", key=np.abs, ascending=False, kind="stable").reset_index(drop=True)
+            drawn = np.array([_correlation(ranks, logit, counts[group]) for counts in draws] or [np.nan])
+            row = {
+                "measurement": name,
+                "label": label,
+                "clips": len(clips),
+                "rho": _correlation(ranks, logit),
+                "rho_low": np.nanquantile(drawn, 0.025) if len(draws) else np.nan,
+                "rho_high": np.nanquantile(drawn, 0.975) if len(draws) else np.nan,
+                "rho_within": np.nan if kin is None else _correlation(_centred(ranks, kin), _centred(logit, kin)),
+                "groups": group.max() + 1,
+                "error": np.nanstd(drawn) if len(draws) else np.nan,
+                "spoof_lowest_third": ends[0],
+                "spoof_highest_third": ends[1],
+            }
+            rows.append(row)
+    found = pd.DataFrame(rows)
+    # standard errors that chance exceeds in one of 20 such tables; few groups know their own error badly
+    beyond = student.isf(0.025 / len(found), found["groups"] - 1)
+    error = np.maximum(found["error"], 1 / np.sqrt(found["clips"] - 1))  # NaN where groups are too few
+    found["clear"] = (found["clips"] >= FEWEST_JOINT) & (found["rho"].abs() > beyond * error)
+    found = found.sort_values("rho", key=np.abs, ascending=False, kind="stable")
+    return found.drop(columns=["groups", "error"]).reset_index(drop=True)
 
 
-def _resampled(groups: np.ndarray) -> np.ndarray:
-    """How often each row is drawn when whole groups are drawn with replacement: (REPLICATES, rows)."""
-    _, group = np.unique(groups, return_inverse=True)
-    rng, count = np.random.default_rng(0), group.max() + 1
-    return np.stack([np.bincount(rng.integers(0, count, count), minlength=count)[group] for _ in range(REPLICATES)])
+def _group_draws(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How often each group is drawn, with replacement: (REPLICATES or 0, groups); and the group of each row."""
+    names, group = np.unique(groups, return_inverse=True)
+    replicates = REPLICATES if len(names) >= FEWEST else 0
+    drawn = np.random.default_rng(0).integers(0, len(names), (replicates, len(names)))
+    return np.array([np.bincount(row, minlength=len(names)) for row in drawn]).reshape(replicates, len(names)), group
 
 
-def _correlation(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> float:
-    """Correlation of two columns whose rows count so often."""
-    first, second = first - np.average(first, weights=weight), second - np.average(second, weights=weight)
-    return float((weight * first * second).sum() / np.sqrt((weight * first**2).sum() * (weight * second**2).sum()))
+def _kin(clips: pd.DataFrame, label: int) -> np.ndarray | None:
+    """Who made each clip, where it is known of all: the attack of spoof, the page or else the speaker of bona fide."""
+    columns = {"attack": UNKNOWN_ATTACK} if label == SPOOF else {"page": UNKNOWN_PAGE, "speaker": UNKNOWN_SPEAKER}
+    for column, unknown in columns.items():
+        if (clips[column] != unknown).all():
+            return pd.factorize(clips[column])[0]
+    return None
+
+
+def _centred(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Values without the mean of their group."""
+    return values - (np.bincount(group, values) / np.bincount(group))[group]
+
+
+def _correlation(first: np.ndarray, second: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """Correlation of two columns whose rows count so often; NaN if one of them is constant."""
+    first, second = (values - np.average(values, weights=weight) for values in (first, second))
+    weight = 1.0 if weight is None else weight
+    size = np.sqrt((weight * first**2).sum() * (weight * second**2).sum())
+    return float((weight * first * second).sum() / size) if size > 0 else np.nan

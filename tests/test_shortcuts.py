@@ -6,6 +6,7 @@ import pytest
 
 from config import BONAFIDE, SPOOF
 from measurements import MEASUREMENTS
+from metrics import compute_eer, error_rates
 from shortcuts import (
     _schemes,
     best_eer,
@@ -139,15 +140,47 @@ def test_what_a_detector_follows_is_found_in_both_classes_and_nothing_else_is() 
     table = make_table()
     found = followed_by(table, scores_that_follow(table, "edge_db", 1.0).to_numpy())
     assert set(found["measurement"]) == set(MEASUREMENTS) - {"sample_rate", "channels"}  # these are constant
-    planted = found["measurement"] == "edge_db"
-    assert planted.to_numpy().tolist() == [True, True] + [False] * (len(found) - 2)  # the strongest come first
+    planted = (found["measurement"] == "edge_db").to_numpy()
+    assert planted.tolist() == [True, True] + [False] * (len(found) - 2)  # the strongest come first
     for row in found[planted].itertuples():
-        # two normals of which one is half of the other's variance: Spearman 6 / pi asin(1 / sqrt(2) / 2)
+        # half of the score's variance is the measurement: Spearman's 6 / pi asin(1 / sqrt(8)) = 0.69
         assert row.rho == pytest.approx(-0.69, abs=0.08) and row.rho_low < row.rho < row.rho_high < -0.5
-        assert row.spoof_lowest_third > row.spoof_highest_third + 0.3
-    assert found.loc[~planted, "rho"].abs().max() < 0.2
-    chance = (found["rho_low"] < 0) & (found["rho_high"] > 0)
-    assert chance[~planted].mean() > 0.7
+        assert row.clear and row.spoof_lowest_third > row.spoof_highest_third + 0.3
+    assert found.loc[~planted, "rho"].abs().max() < 0.2 and not found.loc[~planted, "clear"].any()
+
+
+def test_chance_is_not_clear() -> None:
+    chance = [make_table(80, seed).assign(speaker="-") for seed in range(20)]
+    found = [followed_by(table, scores_that_follow(table, "rms_db", 0.0).to_numpy()) for table in chance]
+    assert sum(table["clear"].any() for table in found) <= 4  # of 20: one is expected
+    covered = np.mean([(table["rho_low"] < 0) & (table["rho_high"] > 0) for table in found])
+    assert 0.9 < covered < 0.98  # of intervals of 95 %
+
+
+def test_clips_of_few_pages_say_little() -> None:
+    table = make_table()
+    pages = {count: table.assign(page=np.char.add("p", (np.arange(600) % count).astype(str))) for count in (9, 40)}
+    offset = np.random.default_rng(8).normal(size=40)
+    for name in ("edge_db", "rms_db"):  # both are the page's, and follow each other on some pages only
+        pages[40][name] = pages[40][name] * 0.1 + offset[np.arange(600) % 40]
+    score = 2.0 * (table["label"] == BONAFIDE) - pages[40]["rms_db"]
+    by_clip = followed_by(pages[40].assign(page="-", speaker="-"), score.to_numpy()).set_index("measurement")
+    by_page = followed_by(pages[40], score.to_numpy()).set_index("measurement")
+    width = [(found["rho_high"] - found["rho_low"]).loc["edge_db"].mean() for found in (by_clip, by_page)]
+    assert width[1] > 2 * width[0]
+    assert by_page["rho"].loc["edge_db"].min() > 0.9 > 0.2 > by_page["rho_within"].loc["edge_db"].iloc[0]
+    few = followed_by(pages[9], score.to_numpy())
+    assert few["rho_low"].isna().all() and few["rho_high"].isna().all() and not few["clear"].any()
+
+
+def test_a_score_at_the_threshold_is_called_spoof_as_everywhere_else() -> None:
+    table, score = make_table(60), np.tile([1.0, 0.0, 1.0, 0.0, 0.0, 1.0], 10)  # two thirds of each class are right
+    labels = table["label"].to_numpy()
+    threshold = compute_eer(score, labels)[1]
+    assert error_rates(score, labels, threshold) == pytest.approx((1 / 3, 1 / 3)) and threshold == 0
+    table["rms_db"] = -score + 0.01 * np.arange(60) / 60  # the highest third holds the score 0 alone, the lowest 1
+    found = followed_by(table, score).set_index("measurement").loc["rms_db"]
+    assert found["spoof_lowest_third"].tolist() == [0, 0] and found["spoof_highest_third"].tolist() == [1, 1]
 
 
 def test_a_difference_of_the_classes_alone_is_not_followed() -> None:
@@ -155,6 +188,15 @@ def test_a_difference_of_the_classes_alone_is_not_followed() -> None:
     table.loc[table["label"] == SPOOF, "edge_db"] -= 5  # gives the classes away
     fair = followed_by(table, scores_that_follow(table, "rms_db", 0.0).to_numpy())
     assert fair["rho"].abs().max() < 0.2
+
+
+def test_an_attack_that_is_hard_is_not_what_its_clips_have_in_common() -> None:
+    table = make_table()
+    hard = table["attack"] == "A1"
+    table.loc[hard, "edge_db"] += 5  # it is also the only one with this
+    score = scores_that_follow(table, "rms_db", 0.0) + 2.0 * hard
+    found = followed_by(table, score.to_numpy()).set_index(["measurement", "label"]).loc[("edge_db", SPOOF)]
+    assert found["rho"] < -0.4 and abs(found["rho_within"]) < 0.15
 
 
 def test_thirds_that_touch_are_not_compared() -> None:
