@@ -170,7 +170,7 @@ def following(table: pd.DataFrame) -> pd.DataFrame:
             "clips": table["clips"],
             "rank correlation [95 %]": [_interval(row) for row in rows],
             "within attack, page": [shown(row["rho_within"], f"{row['rho_within']:+.2f}") for row in rows],
-            "no chance": ["yes" if row["clear"] else "-" for row in rows],
+            "beyond chance": ["yes" if row["clear"] else "-" for row in rows],
             "lowest third": [shown(row["spoof_lowest_third"], percent(row["spoof_lowest_third"])) for row in rows],
             "highest third": [shown(row["spoof_highest_third"], percent(row["spoof_highest_third"])) for row in rows],
         }

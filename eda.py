@@ -53,7 +53,7 @@ FOLLOWING = (
     "being harder or easier; what is left within the same attack (of spoof) or page, else speaker (of bona fide), "
     "stands beside it. To know whether the detector uses it, change it in the clips and score them again. Thirds by "
     "the measurement: share called spoof at the EER threshold of these scores; a dash where too many share a value. "
-    "No chance: beyond what chance gives in one of 20 such tables."
+    "Beyond chance: more than chance gives in one of 20 such tables."
 )
 SUMMARY_SHOWN = ("split", "class", "listed", "found", "measured", "hours", "speakers")
 

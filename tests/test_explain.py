@@ -461,6 +461,9 @@ def test_the_figure_shows_both_signs_and_the_notebook_gets_it(picture: keras.Mod
     costly = replace(explanation, name="folder/$5 or $6.wav")  # no formula
     assert costly.figure().axes[0].get_title().startswith("$5 or $6.wav\nspoof: logit ")
     assert b"PNG" in png_bytes(costly.figure())
+    long = replace(explanation, name=f"first{80 * 'x'}last.wav")
+    (name, _) = long.figure().axes[0].get_title().split("\n")
+    assert name.startswith("first") and name.endswith("last.wav") and len(name) < 60
     nothing = explanation_figure(clip(), np.zeros((10, 5)), np.zeros((32, 32)), CELL_SECONDS)
     assert nothing.axes
 

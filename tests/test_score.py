@@ -141,7 +141,7 @@ def test_scores_are_made_as_those_were_that_the_threshold_is_from(corpus, tmp_pa
     assert mean != pytest.approx(first, abs=1e-3)
     assert scored("--windows", "all", "--set-threshold")[0] == pytest.approx(mean, abs=1e-5)
     again, shown = scored()
-    assert again == pytest.approx(mean, abs=1e-5) and "heard of each clip: all" in shown
+    assert again == pytest.approx(mean, abs=1e-5) and "heard of each clip: all of it" in shown
     assert "# windows: all" in out.read_text(encoding="utf-8")
     assert scored("--windows", "first")[0] == pytest.approx(first, abs=1e-5)
 

@@ -165,6 +165,13 @@ def test_scores_of_other_clips_do_not_ship(folder, data, trained, capsys):
     assert "6 clips have no score" in capsys.readouterr().out  # those five, and eval's
 
 
+def test_labels_that_are_numbers_are_one_line(folder, trained, capsys):
+    scores = read_logits(folder / "scores_clean.csv")
+    scores.to_csv(folder / "scores_clean.csv", index=False)
+    assert run_command(lambda: ship.main([str(folder), "--name", "voice"])) == 2
+    assert "scores_clean.csv: labels are bonafide or spoof in such files; delete it" in capsys.readouterr().err
+
+
 def test_a_detector_that_ships_is_replaced_only_if_told_so(folder, trained, tmp_path, capsys):
     words = [str(folder), "--name", "voice"]
     file = tmp_path / "pretrained" / "voice.keras"
