@@ -94,13 +94,15 @@ def adding_up(values: np.ndarray, whole: float) -> np.ndarray:
     """Values scaled to the sum `whole`, those above zero by one factor, those below by another; none changes its sign.
 
     What is left over is allocated in proportion to the values' size; where that would turn the signs of one side, that
-    side becomes zero. Zero throughout if no value has the sign of the whole.
+    side becomes zero. As they are if no value has the sign of the whole.
     """
     size = np.abs(values).sum()
     if not size:
         return values
     left = (whole - values.sum()) / size
     scaled = np.where(values > 0, max(0.0, 1 + left), max(0.0, 1 - left)) * values
+    if not scaled.any():
+        return values
     return scaled * (whole / total) if (total := scaled.sum()) * whole > 0 else scaled
 
 

@@ -417,7 +417,7 @@ def test_explanation_and_timeline_are_made_when_asked_for_and_once(page, monkeyp
     named = {"name": "clip.flac"}
     assert made == [("explain", named | {"start": 0.0}), ("timeline", named | {"hop": 0.5})] and len(page.image) == 2
     page.slider[0].set_value(2.0).run()
-    assert made[2:] == [("explain", {"start": 2.0})] and not page.exception
+    assert made[2:] == [("explain", named | {"start": 2.0})] and not page.exception
 
 
 def test_a_long_clip_has_longer_steps_and_gaps_are_named(site, monkeypatch):

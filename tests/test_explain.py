@@ -228,6 +228,8 @@ def test_values_are_made_to_add_up_without_turning_their_signs(numbers: list[int
     scaled = relevance.adding_up(values, whole)
     if whole and (np.sign(values) == np.sign(whole)).any():
         assert scaled.sum() == pytest.approx(whole)
+    elif whole:
+        np.testing.assert_allclose(scaled, values)
     assert (scaled * values >= 0).all() and (scaled[values == 0] == 0).all()
     order = np.argsort(values, kind="stable")
     assert (np.diff(scaled[order]) >= -1e-9).all()  # and the order stays, so nothing else is named
