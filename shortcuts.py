@@ -186,22 +186,24 @@ def followed_by(table: pd.DataFrame, score: np.ndarray) -> pd.DataFrame:
             values = clips[name].to_numpy()
             if not np.ptp(values):
                 continue
-            low, high = np.quantile(values, [1 / 3, 2 / 3])
-            ends = [called[values <= low].mean(), called[values >= high].mean()] if low < high else [np.nan, np.nan]
+            lowest, highest = np.quantile(values, [1 / 3, 2 / 3])
+            thirds = (values <= lowest, values >= highest) if lowest < highest else ()
+            low_called, high_called = [called[third].mean() for third in thirds] or [np.nan, np.nan]
             ranks = rankdata(values)
-            drawn = np.array([_correlation(ranks, logit, counts[group]) for counts in draws] or [np.nan])
+            drawn = [_correlation(ranks, logit, counts[group]) for counts in draws]
+            low, high, error = (*np.nanquantile(drawn, [0.025, 0.975]), np.nanstd(drawn)) if drawn else 3 * (np.nan,)
             row = {
                 "measurement": name,
                 "label": label,
                 "clips": len(clips),
                 "rho": _correlation(ranks, logit),
-                "rho_low": np.nanquantile(drawn, 0.025) if len(draws) else np.nan,
-                "rho_high": np.nanquantile(drawn, 0.975) if len(draws) else np.nan,
+                "rho_low": low,
+                "rho_high": high,
                 "rho_within": np.nan if kin is None else _correlation(_centred(ranks, kin), _centred(logit, kin)),
-                "groups": group.max() + 1,
-                "error": np.nanstd(drawn) if len(draws) else np.nan,
-                "spoof_lowest_third": ends[0],
-                "spoof_highest_third": ends[1],
+                "groups": draws.shape[1],
+                "error": error,
+                "spoof_lowest_third": low_called,
+                "spoof_highest_third": high_called,
             }
             rows.append(row)
     found = pd.DataFrame(rows)
