@@ -4,9 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import contract
@@ -15,9 +13,9 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known_detectors import REGION, SAMPLES, clip, known_picture, known_samples, within
 
 import explain as command
-import faithfulness
 import inference
 import relevance
 from backend import keras
@@ -25,68 +23,16 @@ from clip_plots import explanation_figure
 from config import LABELS, SAMPLE_RATE, FeatureConfig
 from errors import UserError, run_command
 from explain import explain, heaviest_rectangle
-from faithfulness import LOUDEST, Check, check_methods, move_region, named_regions, resynthesise_segment
+from faithfulness import LOUDEST
 from figure_style import png_bytes
-from front_ends import front_end_layer
-from model import MODELS, SpoofLogit, build_model, save_model
+from model import MODELS, build_model, save_model
 from relevance import METHODS, PATCH, find_method, reason_against
-from resynthesis import CHAINS
 from sound_cells import CELL_HERTZ, CELL_SECONDS, SoundCells
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SECONDS = 2.0
-SAMPLES = int(SECONDS * SAMPLE_RATE)
-REGION = {"seconds": (0.6, 1.2), "hertz": (2000.0, 4000.0)}  # that the known detectors listen to
 CHEAP = {"smooth_gradient": {"draws": 1}, "integrated_gradients": {"steps": 1}}
 HEAVY = {"resmax_wide", "resnet50", "rawnet2", "aasist", "aasist_l", "res_efficient_cnn", "res2net50", "resmax_gap"}
 HEAVY |= {"se_res2net50_thin", "lcnn"}
-
-
-def known_picture(sign: float = 1.0, features: FeatureConfig | None = None) -> keras.Model:
-    """A detector whose logit is the mean log power in REGION, and which is deaf outside."""
-    features = features or FeatureConfig("log_stft", SAMPLES)
-    front = front_end_layer(features)
-    shape = front.compute_output_shape((None, features.samples))[1:]
-    frames = np.arange(shape[0]) / shape[0] * SECONDS
-    hertz = np.linspace(0, SAMPLE_RATE / 2, shape[1])
-    heard = np.outer(within(frames, "seconds"), within(hertz, "hertz")).astype(np.float32)
-    inputs = keras.Input(shape, name="features")
-    x = keras.layers.Conv2D(1, 1, kernel_initializer="ones")(inputs)
-    outputs = keras.layers.Dense(1, name="logit")(keras.layers.Flatten()(x))
-    network = keras.Model(inputs, outputs, name="known")
-    kernel = sign * heard.reshape(-1, 1) / heard.sum()
-    network.get_layer("logit").set_weights([kernel, np.array([sign * 6.0], np.float32)])
-    return whole(network, front, features)
-
-
-def known_samples(sign: float = 1.0) -> keras.Model:
-    """A detector on raw samples whose logit is the mean absolute sample in REGION's seconds."""
-    features = FeatureConfig("raw", SAMPLES)
-    first, last = (round(end * SAMPLE_RATE) for end in REGION["seconds"])
-    inputs = keras.Input((SAMPLES, 1), name="features")
-    x = keras.layers.Cropping1D((first, SAMPLES - last))(inputs)
-    x = keras.layers.GlobalAveragePooling1D()(keras.layers.Activation(keras.ops.abs)(x))
-    network = keras.Model(inputs, keras.layers.Dense(1, name="logit")(x), name="known_raw")
-    network.get_layer("logit").set_weights([np.array([[40.0 * sign]]), np.array([-0.5 * sign])])
-    return whole(network, front_end_layer(features), features)
-
-
-def whole(network: keras.Model, front: keras.layers.Layer, features: FeatureConfig) -> keras.Model:
-    waveform = keras.Input((features.samples,), name="waveform")
-    return keras.Model(waveform, SpoofLogit()(network(front(waveform))), name=network.name)
-
-
-def within(values: np.ndarray, axis: str) -> np.ndarray:
-    low, high = REGION[axis]
-    return (values >= low) & (values < high)
-
-
-def clip(seed: int = 0, seconds: float = SECONDS) -> np.ndarray:
-    """Noise at one level for most of the time, with pauses all over at a hundredth of it: no place is louder."""
-    rng = np.random.default_rng(seed)
-    count = round(seconds * SAMPLE_RATE)
-    loud = np.repeat(np.arange(count // 1600 + 1) % 4 != 0, 1600)[:count]
-    return (0.1 * np.where(loud, 1, 0.01) * rng.standard_normal(count)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -97,41 +43,6 @@ def picture() -> keras.Model:
 @pytest.fixture(scope="module")
 def samples() -> keras.Model:
     return known_samples()
-
-
-# ---------------------------------------------------------------- sound cells
-
-
-def test_a_clip_with_all_its_cells_is_the_clip() -> None:
-    for seconds in (0.1, 0.73, 2.0):
-        waveform = clip(1, seconds)
-        sound = SoundCells(waveform)
-        np.testing.assert_allclose(sound.with_share(1.0), waveform, atol=1e-6)
-        assert sound.shape == (len(sound.time), len(sound.frequency))
-        assert sound.time[0] > 0 and sound.time[-1] < seconds
-
-
-@pytest.mark.parametrize("cell", [(0, 0), (7, 5), (-1, -1)])
-def test_relevance_of_a_linear_score_is_what_removing_a_cell_costs(cell: tuple[int, int]) -> None:
-    waveform = clip(2, 1.03)
-    sound = SoundCells(waveform)
-    weights = np.random.default_rng(3).standard_normal(len(waveform)).astype(np.float32)
-    hidden = np.zeros(sound.shape, bool)
-    hidden[cell] = True
-    lost = weights @ (sound.with_share(1.0) - sound.without(hidden))
-    assert lost == pytest.approx(sound.relevance(weights)[cell], rel=1e-3, abs=1e-4)
-
-
-def test_a_removed_region_sounds_like_the_clips_pauses_and_the_rest_is_left_alone() -> None:
-    waveform = clip(4)
-    sound = SoundCells(waveform)
-    hidden = np.zeros(sound.shape, bool)
-    hidden[10:20] = True  # 0.64 to 1.28 s at all frequencies
-    edited = sound.without(hidden)
-    removed, pauses = (np.sqrt(np.mean(part**2)) for part in (edited[11_300:19_400], waveform[100:1500]))
-    assert 0.5 < removed / pauses < 2
-    np.testing.assert_allclose(edited[: 9 * 1024], waveform[: 9 * 1024], atol=1e-6)
-    np.testing.assert_allclose(edited[21 * 1024 :], waveform[21 * 1024 :], atol=1e-6)
 
 
 # ---------------------------------------------------------------- a known detector is explained to what it hears
@@ -336,106 +247,6 @@ def test_a_network_without_front_end_is_explained_as_it_is_heard() -> None:
     for method in ("gradient", "grad_cam"):
         expected = explain(model, waveform, method).relevance
         np.testing.assert_allclose(explain(network, waveform, method).relevance, expected, rtol=1e-3, atol=1e-6)
-
-
-# ---------------------------------------------------------------- the tests of explanations can tell good from bad
-
-
-def checked(model: keras.Model, monkeypatch: pytest.MonkeyPatch, wrong: Callable | None = None) -> Check:
-    if wrong is not None:
-        monkeypatch.setitem(METHODS, "gradient", wrong)
-    clips = [(clip(seed), 1) for seed in range(6)]
-    return check_methods(model, clips, ["gradient"])[0]
-
-
-def test_a_verdict_on_places_needs_some_stretches() -> None:
-    named, random = [np.ones(6)] * 6, [np.zeros(6)] * 6
-    findings = {
-        what: Check("m", named, random, auc=values).finding()
-        for what, values in {
-            "right": [0.9, 0.8, 0.7, 0.9, 0.8],
-            "chance": [0.1, 0.9, 0.5, 0.4, 0.6],
-            "wrong": [0.1, 0.2, 0.3, 0.1, 0.2],
-            "few": [0.9, 0.9],
-        }.items()
-    }
-    assert "only 2 clips, too few" in Check("m", named[:2], random[:2]).finding()
-    table = faithfulness.summary(
-        [Check("m", named, random, inside=[1, 1], length=[1, 1], auc=[0.9, 0.9]), Check("m", named[:2], random[:2])]
-    )
-    assert table["named - random, all shares"].tolist() == ["1.00 [1.00, 1.00]", "1.00"]
-    assert table["AUC of frames"].iloc[0] == "0.90"
-    assert all(text.startswith("m: removing what it names moves the logit more") for text in findings.values())
-    assert "It finds re-synthesised stretches." in findings["right"]
-    assert "no better than chance" in findings["chance"]
-    assert "names OTHER places" in findings["wrong"]
-    assert "Only 2 re-synthesised stretches" in findings["few"]
-
-
-def test_methods_of_resynthesis_are_tried_until_one_turns_the_verdict(
-    picture: keras.Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loud = clip(1)
-    monkeypatch.setattr(faithfulness, "CHAINS", {name: name for name in ("unheard", "heard")})
-    monkeypatch.setattr(
-        faithfulness,
-        "resynthesise_segment",
-        lambda waveform, chain, rng: (loud if chain == "heard" else waveform, REGION["seconds"]),
-    )
-    check, _ = check_methods(picture, [(0.01 * clip(seed), 0) for seed in range(2)], ["gradient"])
-    assert len(check.auc) == 2 and min(check.auc) > 0.9
-
-
-def test_a_right_explanation_beats_random_regions(picture: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    check = checked(picture, monkeypatch)
-    assert (check.advantage() > 1).all()
-    assert "more than random regions do" in check.finding()
-
-
-@pytest.mark.parametrize("kind", ["random", "wrong sign", "shifted"])
-def test_a_wrong_explanation_is_found_out(kind: str, picture: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    right, rng = METHODS["gradient"], np.random.default_rng(0)
-    wrong = {
-        "random": lambda model, sound: rng.standard_normal(sound.shape),
-        "wrong sign": lambda model, sound: -right(model, sound),
-        "shifted": lambda model, sound: np.roll(right(model, sound), 16, axis=1),
-    }[kind]
-    check = checked(picture, monkeypatch, wrong)
-    assert check.advantage().mean() < 0.5
-    if kind != "random":
-        assert "do not" in check.finding()
-
-
-def test_regions_grow_and_keep_their_shape_when_moved() -> None:
-    rng = np.random.default_rng(0)
-    regions = named_regions(rng.standard_normal((30, 32)))
-    assert [int(region.sum()) for region in regions] == [round(s * 960) for s in faithfulness.SHARES]
-    assert all((larger >= smaller).all() for smaller, larger in pairwise(regions))
-    moved = move_region(regions[2], rng)
-    assert moved.sum() == regions[2].sum() and not (moved == regions[2]).all()
-    assert sorted(moved.sum(axis=1)) == sorted(regions[2].sum(axis=1))
-
-
-def test_only_the_segment_is_resynthesised(speech_like: Callable) -> None:
-    waveform = (0.2 * speech_like(2.5)).astype(np.float32)
-    edited, (start, end) = resynthesise_segment(waveform, CHAINS["lpc_vocoder"], np.random.default_rng(2))
-    assert 0.3 * 2.5 <= end - start <= 0.45 * 2.5 + 1e-3
-    inside = slice(round(start * SAMPLE_RATE) + 400, round(end * SAMPLE_RATE) - 400)
-    outside = np.ones(len(waveform), bool)
-    outside[inside.start - 800 : inside.stop + 800] = False
-    np.testing.assert_array_equal(edited[outside], waveform[outside])
-    power = [np.mean(sound[inside] ** 2) for sound in (edited, waveform)]
-    assert 0.7 < power[0] / power[1] < 1.4
-    assert np.abs(edited[inside] - waveform[inside]).max() > 0.01
-
-
-def test_the_known_segment_measures_where_evidence_lies() -> None:
-    sound, check = SoundCells(clip()), Check("m")
-    right = np.outer((sound.time > 0.5) & (sound.time < 1.0), np.ones(32)).astype(float)
-    for values in (right - 0.1, 0.1 - right):
-        faithfulness._locate(sound, values, (0.5, 1.0), check)
-    assert check.inside == [1.0, 0.0] and check.auc == [1.0, 0.0]
-    assert check.length[0] == pytest.approx(0.25, abs=0.03)
 
 
 @settings(max_examples=40, deadline=None)
