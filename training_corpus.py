@@ -7,8 +7,9 @@
 
 Only bona fide rows are copied. The corpus holds the recordings themselves and their copies, 16 kHz mono FLAC of 16
 bits, and manifest.csv, which every command reads: path,label,attack,speaker,split,page,kind,family,source. A copy
-keeps the page of its recording, so that a division by page keeps both on one side. `vocoders.py` makes the copies
-and gives them what their recording had (length, level, silence, band); `speech_engines.py` speaks.
+keeps the page of its recording, so that a division by page keeps both on one side. `vocoders.py`, `neural_vocoder.py`
+and `fargan.py` make the copies, `dressing.py` gives them what their recording had (length, level, silence, band), and
+`speech_engines.py` speaks.
 
 A copy depends on the seed, the recording and the method, of `hifi_gan_*` also on hifi_gan.keras; a conversion's
 partner and what is spoken also on which recordings and voices there are; and piper draws noise of its own. A run that
@@ -36,6 +37,7 @@ from config import BONAFIDE, LABELS, SAMPLE_RATE, write_json
 from data_utils import read_dataset
 from dressing import dress
 from errors import AudioError, CommandParser, UserError, ctrl_c, run_command
+from fargan import METHODS as FARGAN_METHODS
 from measurements import HEARD, measure_clip
 from metrics import auc
 from model import sha256
@@ -46,8 +48,12 @@ from speech_engines import ENGINES, as_recorded
 from vocoders import METHODS as CLASSIC_METHODS
 from whole_file import whole_file
 
-METHODS = CLASSIC_METHODS | NEURAL_METHODS
-GROUPS = {"classic": tuple(CLASSIC_METHODS), "neural": tuple(NEURAL_METHODS)}  # vocoders.py, neural_vocoder.py
+METHODS = CLASSIC_METHODS | NEURAL_METHODS | FARGAN_METHODS
+GROUPS = {  # vocoders.py, neural_vocoder.py, fargan.py
+    "classic": tuple(CLASSIC_METHODS),
+    "neural": tuple(NEURAL_METHODS),
+    "fargan": tuple(FARGAN_METHODS),
+}
 COLUMNS = ("path", "label", "attack", "speaker", "split", "page", "kind", "family", "source")
 SETTINGS, MANIFEST = "settings.json", "manifest.csv"
 LIST_EVERY = 500  # files
@@ -259,7 +265,7 @@ def trivial_auc(rows: pd.DataFrame, seed: int = 1, folds: int = 5) -> dict[str, 
 def _names(text: str, known: dict, what: str, groups: dict[str, tuple] | None = None) -> list[str]:
     """The names in a,b,c; a group, or "all", stands for those of it that run here, "none" for none."""
     groups = {"all": tuple(known), "none": ()} | (groups or {})
-    see = "see requirements-corpus.txt, neural_vocoder.py"
+    see = "see requirements-corpus.txt, neural_vocoder.py, fargan.py"
     chosen = []
     for word in text.split(","):
         if word not in groups and word not in known:

@@ -20,7 +20,7 @@ LAYERS = (
     "errors whole_file config schedule frames audio figure_style clip_plots html_page protocols metrics plots",
     "file_index sound_cells splits run_findings measurements shortcuts dataset_plots dataset_findings",
     "rawboost augmentation feature_extraction backend front_ends feature_masks score_files calibration dataset_report",
-    "demo_speech resynthesis dressing vocoders speech_engines more_recordings",
+    "demo_speech resynthesis dressing vocoders fargan speech_engines more_recordings",
     "optimizers complexity architectures losses data_utils demo_corpus evaluate neural_vocoder model checkpoint",
     "clip_reader sampling data_generator inference relevance faithfulness score explain streaming timeline",
     "distillation training torch_file import_weights training_corpus robustness recipes worst_errors report eda",

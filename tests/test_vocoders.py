@@ -5,9 +5,11 @@ import pytest
 
 from config import SAMPLE_RATE
 from dressing import digital_silence, dress
+from fargan import METHODS as FARGAN_METHODS
 from frames import stft
-from vocoders import METHODS
+from vocoders import METHODS as CLASSIC_METHODS
 
+METHODS = CLASSIC_METHODS | FARGAN_METHODS
 HERE = [
     pytest.param(name, marks=() if method.is_here else pytest.mark.skip(f"needs {method.needs}"))
     for name, method in METHODS.items()
