@@ -4,8 +4,8 @@ Everything in it serves the pages and systems it has not heard: the network sees
 microphones and noise floors are each page's own; augmentations, one on top of the other, hit both classes (one that is
 named three times is drawn three times as often); pages and attacks count evenly; two fifths of each epoch are pairs, a
 recording of --extra and a copy of it, cropped and augmented alike. The detector that ships averages three trainings:
-this one, and with `--model-arg sees=fine_to_7khz`, which does not see the slope that resampling leaves below 8 kHz,
-another and a longer one without --extra; TRAINING.md has the figures.
+this one, and two of other seeds with `--model-arg sees=fine_to_7khz`, which does not see the slope that resampling
+leaves below 8 kHz; TRAINING.md has the figures.
 
     python main.py --recipe resnet_wild --data wild --extra corpus            # one quarter of the pages measures
     python cross_validate.py --recipe resnet_wild --data wild --extra corpus  # each of them in turn
