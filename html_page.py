@@ -93,10 +93,17 @@ class Page:
         )
 
     def table(self, table: pd.DataFrame) -> None:
-        """The rows of a table, without its index; floats keep four significant digits, a text can be a number too."""
+        """The rows of a table, without its index; floats keep four significant digits, a text can be a number too.
+
+        Numbers stand at the right, and so does the dash that stands for one.
+        """
         columns = [[_cell(value) for value in table.iloc[:, place]] for place in range(table.shape[1])]
         numbers = [any(number for _, number in column) for column in columns]
         head = "".join(_tag("th", str(name), number) for name, number in zip(table.columns, numbers, strict=True))
+        columns = [
+            [(text, right or (among_numbers and text == "-")) for text, right in column]
+            for column, among_numbers in zip(columns, numbers, strict=True)
+        ]
         rows = ("".join(_tag("td", *cell) for cell in row) for row in zip(*columns, strict=True))
         body = "".join(f"<tr>{row}</tr>" for row in rows)
         self.parts.append(f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>')
@@ -141,7 +148,7 @@ def _cell(value: object) -> tuple[str, bool]:
         return f"{value:,}", True
     if isinstance(value, float | np.floating):
         return "" if np.isnan(value) else f"{value:.4g}", True
-    return str(value), re.fullmatch(r"-?[\d,]+(\.\d+)?( %)?", str(value)) is not None
+    return str(value), re.fullmatch(r"[+-]?[\d,]+(\.\d+)?( %)?", str(value)) is not None
 
 
 def _tag(kind: str, text: str, number: bool) -> str:

@@ -83,3 +83,11 @@ def test_unwritable_report_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(UserError, match=r"report\.html: the report cannot be written"):
         Page("x").write(tmp_path / "file" / "report.html")
+
+
+def test_numbers_stand_at_the_right_with_the_dash_that_stands_for_one():
+    page = Page("A page", "about it")
+    page.table(pd.DataFrame({"rho": ["+0.01", "-0.15", "-"], "clear": ["yes", "-", "-"]}))
+    cells = '<td class="number">+0.01</td><td>yes</td>', '<td class="number">-0.15</td><td>-</td>'
+    for row in (*cells, '<td class="number">-</td><td>-</td>'):
+        assert f"<tr>{row}</tr>" in page.parts[-1]
