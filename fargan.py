@@ -54,7 +54,7 @@ def synthesise(heard: np.ndarray) -> np.ndarray:
     return made.astype(np.float32) / 32_768
 
 
-def copy(waveform: np.ndarray, rng: np.random.Generator, partner: np.ndarray, how: str) -> np.ndarray:
+def copy(how: str, waveform: np.ndarray, rng: np.random.Generator, partner: np.ndarray) -> np.ndarray:
     """A recording through the vocoder, as long as it was; `how` is one of WAYS."""
     rate = SAMPLE_RATE * rng.uniform(1.05, 1.3) if how == "rescaled" else SAMPLE_RATE
     heard = features(np.pad(soxr.resample(waveform, SAMPLE_RATE, rate), (0, SPARE)))
@@ -76,10 +76,6 @@ def copy(waveform: np.ndarray, rng: np.random.Generator, partner: np.ndarray, ho
     return soxr.resample(synthesise(heard), rate, SAMPLE_RATE)[: len(waveform)]
 
 
-def _method(how: str, waveform: np.ndarray, rng: np.random.Generator, partner: np.ndarray) -> np.ndarray:
-    return copy(waveform, rng, partner, how)
-
-
 WAYS = {
     "plain": ("vocoder", "features and back"),
     "smooth": ("vocoder", "the cepstrum blurred in time, as an acoustic model's is"),
@@ -89,4 +85,4 @@ WAYS = {
     "converted": ("conversion", "the partner's pitch, and the mean and spread of its cepstrum"),
 }
 
-METHODS = {f"fargan_{how}": Method(partial(_method, how), kind, "fargan", COMMAND) for how, (kind, _) in WAYS.items()}
+METHODS = {f"fargan_{how}": Method(partial(copy, how), kind, "fargan", COMMAND) for how, (kind, _) in WAYS.items()}
