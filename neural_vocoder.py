@@ -12,7 +12,7 @@ gone; a detector that never heard its copies then finds 98 to 100 % of them, of 
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib import resources
 from importlib.util import find_spec
@@ -94,14 +94,19 @@ def read_piper(network: keras.Model) -> None:
 # ---- sound and its spectra ----
 
 
-def log_mel(waveform: np.ndarray) -> np.ndarray:
-    """(n,) at 22,050 Hz, n a multiple of 256 -> (n / 256, 80)."""
+def mel_magnitudes(waveform: np.ndarray, highest: float = RATE / 2) -> np.ndarray:
+    """(n,) at 22,050 Hz, n a multiple of 256 -> (n / 256, 80), bands up to `highest` Hz."""
     from librosa.filters import mel
 
     margin = (FFT - HOP) // 2
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, margin, mode="reflect"), FFT)[::HOP]
     magnitude = np.abs(np.fft.rfft(frames * np.hanning(FFT + 1)[:-1], axis=1))
-    return np.log(magnitude @ mel(sr=RATE, n_fft=FFT, n_mels=MELS).T + 1e-5).astype(np.float32)
+    return magnitude @ mel(sr=RATE, n_fft=FFT, n_mels=MELS, fmax=highest).T
+
+
+def log_mel(waveform: np.ndarray) -> np.ndarray:
+    """What the encoder hears: (n,) at 22,050 Hz -> (n / 256, 80)."""
+    return np.log(mel_magnitudes(waveform) + 1e-5).astype(np.float32)
 
 
 def spectral_distance(wanted, made):
@@ -174,8 +179,10 @@ def _vocoder() -> keras.Model:
     return keras.models.load_model(VOCODER_FILE, compile=False)
 
 
-def copy(waveform: np.ndarray, rng: np.random.Generator, how: str) -> np.ndarray:
-    """A recording at 16 kHz through the vocoder, as long as it was; `how` is one of WAYS."""
+def heard(
+    waveform: np.ndarray, rng: np.random.Generator, how: str, log_mel: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, float]:
+    """A recording at 16 kHz as a mel spectrogram (time, 80), and the rate at which the vocoder plays it in time."""
     from scipy.ndimage import gaussian_filter
 
     rate = RATE * rng.uniform(1.05, 1.5) if how == "rescaled" else RATE
@@ -186,24 +193,31 @@ def copy(waveform: np.ndarray, rng: np.random.Generator, how: str) -> np.ndarray
     if how == "quantised":
         step = rng.uniform(0.5, 1.2)
         mel = np.round(mel / step) * step
-    latents = _vocoder().get_layer("encoder").predict_on_batch(mel[None])
+    return mel, rate
+
+
+def spoken(network: keras.Model, x: np.ndarray, rng: np.random.Generator, how: str) -> np.ndarray:
+    """What a generator makes of its input (time, channels): (samples,)."""
+    if how == "perturbed":
+        learned, spread = network.get_weights(), rng.uniform(0.02, 0.08)
+        network.set_weights([w * (1 + rng.normal(0, spread, w.shape)).astype(np.float32) for w in learned])
+    made = network.predict_on_batch(x[None].astype(np.float32))[0]
+    if how == "perturbed":
+        network.set_weights(learned)
+    return made
+
+
+def copy(how: str, waveform: np.ndarray, rng: np.random.Generator, partner: np.ndarray) -> np.ndarray:
+    """A recording at 16 kHz through the vocoder, as long as it was; `how` is one of WAYS, the partner is not heard."""
+    mel, rate = heard(waveform, rng, how, log_mel)
+    latents = _vocoder().get_layer("encoder").predict_on_batch(mel[None])[0]
     if how == "noisy":
         latents = latents + rng.normal(0, rng.uniform(0.3, 0.8) * latents.std(), latents.shape)
     if how == "coded":
         step = rng.uniform(0.7, 1.4) * latents.std()
         latents = np.round(latents / step) * step
-    network = _vocoder().get_layer("generator")
-    if how == "perturbed":
-        learned, spread = network.get_weights(), rng.uniform(0.02, 0.08)
-        network.set_weights([w * (1 + rng.normal(0, spread, w.shape)).astype(np.float32) for w in learned])
-    made = network.predict_on_batch(latents.astype(np.float32))[0]
-    if how == "perturbed":
-        network.set_weights(learned)
+    made = spoken(_vocoder().get_layer("generator"), latents, rng, how)
     return soxr.resample(made, rate, SAMPLE_RATE)[: len(waveform)]
-
-
-def _method(how: str, waveform: np.ndarray, rng: np.random.Generator, partner: np.ndarray) -> np.ndarray:
-    return copy(waveform, rng, how)
 
 
 WAYS = {
@@ -217,7 +231,7 @@ WAYS = {
 }
 
 
-METHODS = {f"hifi_gan_{how}": Method(partial(_method, how), "vocoder", "hifi_gan", str(VOCODER_FILE)) for how in WAYS}
+METHODS = {f"hifi_gan_{how}": Method(partial(copy, how), "vocoder", "hifi_gan", str(VOCODER_FILE)) for how in WAYS}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,9 +7,9 @@
 
 Only bona fide rows are copied. The corpus holds the recordings themselves and their copies, 16 kHz mono FLAC of 16
 bits, and manifest.csv, which every command reads: path,label,attack,speaker,split,page,kind,family,source. A copy
-keeps the page of its recording, so that a division by page keeps both on one side. `vocoders.py`, `neural_vocoder.py`
-and `fargan.py` make the copies, `dressing.py` gives them what their recording had (length, level, silence, band), and
-`speech_engines.py` speaks.
+keeps the page of its recording, so that a division by page keeps both on one side. `vocoders.py`, `neural_vocoder.py`,
+`fargan.py` and `released_vocoders.py` make the copies, `dressing.py` gives them what their recording had (length,
+level, silence, band), and `speech_engines.py` speaks.
 
 A copy depends on the seed, the recording and the method, of `hifi_gan_*` also on hifi_gan.keras, of `fargan_*` on
 fargan_demo and the processor it runs on; a conversion's partner and what is spoken also on which recordings and voices
@@ -45,15 +45,17 @@ from model import sha256
 from neural_vocoder import METHODS as NEURAL_METHODS
 from neural_vocoder import VOCODER_FILE
 from protocols import UNKNOWN_PAGE
+from released_vocoders import METHODS as RELEASED_METHODS
 from speech_engines import ENGINES, as_recorded
 from vocoders import METHODS as CLASSIC_METHODS
 from whole_file import whole_file
 
-METHODS = CLASSIC_METHODS | NEURAL_METHODS | FARGAN_METHODS
-GROUPS = {  # vocoders.py, neural_vocoder.py, fargan.py
+METHODS = CLASSIC_METHODS | NEURAL_METHODS | FARGAN_METHODS | RELEASED_METHODS
+GROUPS = {  # vocoders.py, neural_vocoder.py, fargan.py, released_vocoders.py
     "classic": tuple(CLASSIC_METHODS),
     "neural": tuple(NEURAL_METHODS),
     "fargan": tuple(FARGAN_METHODS),
+    "released": tuple(RELEASED_METHODS),
 }
 COLUMNS = ("path", "label", "attack", "speaker", "split", "page", "kind", "family", "source")
 SETTINGS, MANIFEST = "settings.json", "manifest.csv"
@@ -266,7 +268,7 @@ def trivial_auc(rows: pd.DataFrame, seed: int = 1, folds: int = 5) -> dict[str, 
 def _names(text: str, known: dict, what: str, groups: dict[str, tuple] | None = None) -> list[str]:
     """The names in a,b,c; a group, or "all", stands for those of it that run here, "none" for none."""
     groups = {"all": tuple(known), "none": ()} | (groups or {})
-    see = "see requirements-corpus.txt, neural_vocoder.py, fargan.py"
+    see = "see requirements-corpus.txt, neural_vocoder.py, fargan.py, released_vocoders.py"
     chosen = []
     for word in text.split(","):
         if word not in groups and word not in known:

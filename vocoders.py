@@ -43,7 +43,7 @@ def is_installed(name: str) -> bool:
 
 
 class Method(NamedTuple):
-    """One way to make a copy, and the module, command or file that it needs beside the requirements."""
+    """One way to make a copy, and the modules, commands or file that it needs beside the requirements."""
 
     make: Vocoder
     kind: str  # vocoder | imitation | conversion
@@ -54,7 +54,7 @@ class Method(NamedTuple):
     def is_here(self) -> bool:
         if Path(self.needs).suffix:
             return Path(self.needs).is_file()
-        return not self.needs or is_installed(self.needs)
+        return all(map(is_installed, self.needs.split()))
 
 
 def _mel(waveform: np.ndarray, count: int = 80) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

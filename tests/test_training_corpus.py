@@ -131,7 +131,7 @@ def test_a_bad_file_is_reported_and_the_others_are_made(dataset, tmp_path, capsy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--methods", "wrold"], "unknown method 'wrold'; valid: all, none, classic, neural, fargan, world"),
+        (["--methods", "wrold"], "unknown method 'wrold'; valid: all, none, classic, neural, fargan, released, world"),
         (["--engines", "hal"], "unknown engine 'hal'"),
         (["--jobs", "0"], "at least 1"),
         (["--seed", "2"], "made with seed 1"),
