@@ -225,15 +225,22 @@ def current_clip(detector: Detector, upload: Any) -> tuple[np.ndarray, dict[str,
     key = (detector.key, upload.file_id)
     if st.session_state.get("clip", (None,))[0] != key:
         st.session_state.clip = (key, read_clip(upload.name, upload.getvalue()), {})
+        st.session_state.pop("strongest", None)
     return st.session_state.clip[1:]
 
 
 def window_start(model: Any, waveform: np.ndarray) -> float:
-    """Seconds at which the window to explain begins; the visitor's choice where the clip is longer than one."""
+    """Where the window to explain begins, in seconds: the strongest one for the verdict, or the visitor's choice."""
+    from explain import strongest_window
     from inference import input_samples
 
-    last = (len(waveform) - input_samples(model)) / SAMPLE_RATE
-    return st.slider("Explain the window from second", 0.0, float(int(last)), step=1.0) if last >= 1 else 0.0
+    last = max(0, len(waveform) - input_samples(model)) * 10 // SAMPLE_RATE / 10  # a slider's steps are of 0.1 s
+    if last == 0:
+        return 0.0
+    if "strongest" not in st.session_state:
+        with st.spinner("Looking for the strongest window ..."), one_at_a_time():
+            st.session_state.strongest = min(last, round(strongest_window(model, waveform) / SAMPLE_RATE, 1))
+    return st.slider("Explain the window from second", 0.0, last, st.session_state.strongest, step=0.1)
 
 
 def show_picture(pictures: dict[str, tuple[bytes, str]], name: str, draw: Callable[[], tuple[Figure, str]]) -> None:
