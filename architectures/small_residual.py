@@ -4,7 +4,7 @@ Ours. Each column of one sees the log spectrum without what every page of record
 noise and regular patterns, but no formants, microphone, level or noise floor; `fine_to_7khz`, of these what lies below
 7 kHz; `patches`, what differs from its neighbourhood; `envelope`, all but a microphone's mean. Every convolution is
 normalised; the head sees mean and deviation over time. With ReLU or max-feature-maps (as in ResMax, Kwak et al., ICPR
-2020). TRAINING.md says what each of these brought.
+2020). ABLATION.md says what each of these brought.
 
     small_resnet   550 K parameters a column, ReLU; three of half the width, 138 K each, ship as `resmax`
     tiny_resnet     97 K, for a browser or a telephone: `resmax_tiny`
