@@ -21,7 +21,7 @@ LAYERS = (
     "file_index sound_cells splits run_findings measurements shortcuts dataset_plots dataset_findings",
     "rawboost augmentation feature_extraction backend front_ends feature_masks score_files calibration dataset_report",
     "demo_speech resynthesis dressing vocoders fargan speech_engines more_recordings",
-    "optimizers complexity architectures losses data_utils demo_corpus evaluate neural_vocoder",
+    "optimizers complexity architectures losses data_utils demo_corpus published_speech evaluate neural_vocoder",
     "released_vocoders model checkpoint clip_reader sampling data_generator inference relevance faithfulness score",
     "explain streaming timeline",
     "distillation training torch_file import_weights training_corpus robustness recipes worst_errors report eda",

