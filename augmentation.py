@@ -164,6 +164,9 @@ class Codec(NamedTuple):
 
 CODECS = {
     "mp3": Codec("libmp3lame", "mp3float", 16_000, 0, (16_000, 24_000, 32_000, 48_000, 64_000)),
+    # as it is met: most files hold more than 8 kHz, so that less is left for what lies below
+    "mp3_24k": Codec("libmp3lame", "mp3float", 24_000, 0, (24_000, 32_000, 48_000, 64_000)),
+    "mp3_44k": Codec("libmp3lame", "mp3float", 44_100, 0, (32_000, 48_000, 64_000, 96_000, 128_000)),
     "aac": Codec("aac", "aac", 16_000, 1024, (16_000, 24_000, 32_000, 48_000)),
     # complexity 5 of 10: half the time, and what phones use
     "opus": Codec("libopus", "opus", 16_000, 0, (8_000, 12_000, 16_000, 24_000, 32_000), {"compression_level": "5"}),
