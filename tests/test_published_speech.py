@@ -14,7 +14,7 @@ from audio import load_audio
 from config import BONAFIDE, SAMPLE_RATE
 from data_utils import read_dataset
 from errors import UserError
-from published_speech import LIST, fetch, main, pieces, project, unpack
+from published_speech import LIST, fetch, main, pieces, project, storage, unpack
 
 HEADER = "archive,files,family,page\n"
 
@@ -98,6 +98,41 @@ def test_pieces_are_spread_over_a_file_and_no_pauses():
     np.testing.assert_array_equal(found[3], noise[32 * SAMPLE_RATE : 40 * SAMPLE_RATE])  # the third that is loud
     assert [len(piece) for piece in pieces(noise, 99).values()] == [8 * SAMPLE_RATE] * 6 + [4 * SAMPLE_RATE]
     assert pieces(noise[:SAMPLE_RATE], 3) == {}
+
+
+def test_as_many_recordings_as_fakes_are_coded_and_in_the_same_way(make, tmp_path, capsys):
+    """Else what MP3 leaves would speak for a fake."""
+    fakes = {f"out/{i}.{suffix}": sound(2, i, suffix) for i, suffix in enumerate(("mp3", "mp3", "mp3", "wav"))}
+    archive(tmp_path / "archives" / "talker-1.0.tar.gz", fakes)
+    recordings = {f"in/{i}.wav": sound(2, 10 + i) for i in range(7)} | {"in/7.mp3": sound(2, 17, "mp3")}
+    archive(tmp_path / "archives" / "listener-1.0.tar.gz", recordings)
+    lines = "talker-1.0.tar.gz,out/*,Talker,\nlistener-1.0.tar.gz,in/*,-,\n"
+    assert make(lines) == 0
+    assert "12 clips of 2 pages; 5 recordings are coded as fakes were" in capsys.readouterr().out
+    table = read_dataset(tmp_path / "out").usable()
+    before = {file.read_bytes(): load_audio(file) for file in (tmp_path / "archives" / "listener-1.0").glob("in/*.wav")}
+    digests = {hashlib.md5(content).hexdigest()[:8]: waveform for content, waveform in before.items()}
+    changed = 0
+    for row in table[table["label"] == BONAFIDE].itertuples():
+        original = digests.get(row.speaker.rpartition("-")[2])
+        if original is not None:
+            coded = load_audio(row.path)
+            assert len(coded) == len(original)
+            difference = np.abs(coded - original).max()
+            changed += difference > 1e-3
+            assert difference < 1e-4 or 0.5 < np.corrcoef(coded, original)[0, 1] < 0.999
+    assert changed == 5
+    first = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.flac")}
+    assert make(lines) == 0 and first == {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.flac")}
+    assert make(lines, "--seed", "2") == 0
+    assert first != {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.flac")}
+
+
+def test_how_a_file_is_stored(tmp_path):
+    for name, how in {"a.wav": None, "a.flac": None, "a.mp3": "mp3", "a.ogg": "opus"}.items():
+        (tmp_path / name).write_bytes(sound(2, 0, name[2:]))
+        found = storage(tmp_path / name)
+        assert (found and found[0]) == how
 
 
 @pytest.fixture
