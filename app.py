@@ -240,7 +240,8 @@ def window_start(model: Any, waveform: np.ndarray) -> float:
     if "strongest" not in st.session_state:
         with st.spinner("Looking for the strongest window ..."), one_at_a_time():
             st.session_state.strongest = min(last, round(strongest_window(model, waveform) / SAMPLE_RATE, 1))
-    return st.slider("Explain the window from second", 0.0, last, st.session_state.strongest, step=0.1)
+    clip = str(st.session_state.clip[0])  # another clip begins at its own strongest window
+    return st.slider("Explain the window from second", 0.0, last, st.session_state.strongest, step=0.1, key=clip)
 
 
 def show_picture(pictures: dict[str, tuple[bytes, str]], name: str, draw: Callable[[], tuple[Figure, str]]) -> None:

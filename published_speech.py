@@ -10,13 +10,15 @@ output, or what is known by the name of its voice, counts as synthetic; voices t
 are left out. Long files give several clips of up to 8 s, spread evenly. 16 kHz mono FLAC and manifest.csv. Every
 package has a licence of its own: for research.
 
-Half of the fakes come as MP3, AAC or Opus, hardly a recording does; a network would learn the codec. So recordings are
-drawn and stored as such a fake was, same codec and bit rate, until the classes are even.
+Half of the fakes come as MP3, AAC or Opus, few recordings do; a network would learn that. So recordings are drawn and
+stored as such a fake was, same codec and bit rate, until as large a share of them is coded. (Recordings that come
+coded stay as they are, at higher rates than the fakes.)
 """
 
 import argparse
 import csv
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -39,12 +41,14 @@ from errors import AudioError, CommandParser, UserError, ctrl_c, run_command
 from file_index import AUDIO_SUFFIXES
 from whole_file import whole_file
 
+MANIFEST = "manifest.csv"
 LIST = Path(__file__).with_suffix(".csv")
 INDEX = "https://pypi.org/simple"
 RECORDED = "-"
 LONGEST, SHORTEST = 8, 1.2  # seconds of a clip
 PIECES = {True: 3, False: 6}  # of a recording, of what a system spoke
 FAINT = 0.1  # of a file's own level: a pause, no clip
+LIST_COLUMNS = ("archive", "files", "family", "page")
 COLUMNS = ("path", "label", "attack", "speaker", "split", "page", "kind", "family")
 Storage = tuple[str, int] | None  # codec and bit rate; None: nothing was lost
 Clip = tuple[tuple[str, ...], np.ndarray, Storage]  # its line, COLUMNS, its sound, how that was stored
@@ -73,7 +77,7 @@ def fetch(archive: str, folder: Path) -> Path:
             raise UserError(f"{archive}: the index has it no more")
         with urllib.request.urlopen(file["url"], timeout=60) as answer:
             content = answer.read()
-    except OSError as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # cut off, or no list of files
         raise UserError(f"{archive}: cannot be downloaded ({error})") from error
     if hashlib.sha256(content).hexdigest() != file["hashes"]["sha256"]:
         raise UserError(f"{archive}: was damaged on the way; try again")
@@ -111,7 +115,7 @@ def _is_sound(name: str) -> bool:
 
 
 def pieces(waveform: np.ndarray, most: int) -> dict[int, np.ndarray]:
-    """At most so many clips of a file, spread evenly, by number; pauses and what is left at the end are none."""
+    """At most so many clips of a file, spread evenly, by number; pauses and an end below 1.2 s are none."""
     level, step = np.sqrt(np.mean(waveform**2)), LONGEST * SAMPLE_RATE
     cut = [waveform[start : start + step] for start in range(0, len(waveform), step)]
     good = [x for x in cut if len(x) >= SHORTEST * SAMPLE_RATE and np.sqrt(np.mean(x**2)) > FAINT * level]
@@ -133,7 +137,7 @@ def storage(path: Path) -> Storage:
 
 
 def clips_of(line: dict[str, str], archives: Path, known: set[str], problems: list[str]) -> Iterator[Clip]:
-    """The clips that one line of the list becomes, each with its line of the manifest; a file counts once."""
+    """The clips that one line of the list becomes, each with its line of the manifest; a sound counts once."""
     folder = unpack(fetch(line["archive"], archives))
     found = sorted(path for path in folder.glob(line["files"]) if path.is_file())
     if not found:
@@ -141,15 +145,15 @@ def clips_of(line: dict[str, str], archives: Path, known: set[str], problems: li
     name, family, recorded = project(line["archive"]), line["family"], line["family"] == RECORDED
     label, kind = (LABELS[BONAFIDE], "bonafide") if recorded else ("spoof", "tts")
     for path in found:
-        digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-        if digest in known:
-            continue
-        known.add(digest)
         try:
             waveform = load_audio(path)
         except AudioError as error:
             problems.append(str(error))
             continue
+        digest = hashlib.md5(pcm16(waveform).tobytes(), usedforsecurity=False).hexdigest()
+        if digest in known:
+            continue
+        known.add(digest)
         speaker, page = f"{name}-{digest[:8]}", line["page"] or f"pypi/{name}"
         for number, piece in pieces(waveform, PIECES[recorded]).items():
             row = (f"{speaker}-{number}.flac", label, family, speaker, "train", page, kind, family)
@@ -172,6 +176,21 @@ def even_out(folder: Path, stored: dict[tuple[str, ...], Storage], seed: int) ->
     return len(chosen)
 
 
+def read_list(path: Path) -> list[dict[str, str]]:
+    """The lines of a list, each checked before any work."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    for number, line in enumerate(lines, start=2):
+        if None in line or None in line.values() or set(line) != set(LIST_COLUMNS):
+            raise UserError(f"{path}: line {number} has other columns than {','.join(LIST_COLUMNS)}")
+        archive, files = line["archive"], line["files"]
+        if not re.fullmatch(r"[\w.-]+-\d[\w.-]*\.(tar\.gz|whl)", archive) or not files or files.startswith("/"):
+            raise UserError(f"{path}: line {number}: {archive},{files} names no archive and files in it")
+    return lines
+
+
 def rows_beside(dataset: Path, folder: Path) -> list[tuple]:
     """The lines of another dataset, its files named as seen from a folder."""
     rows = read_dataset(dataset).usable(allow_missing=True)
@@ -192,12 +211,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.seed < 0:
         raise UserError(f"--seed {options.seed}: must be 0 or more")
-    if not options.list.is_file():
-        raise UserError(f"{options.list}: no such file")
-    with options.list.open(encoding="utf-8", newline="") as file:
-        wanted = list(csv.DictReader(file))
+    wanted = read_list(options.list)
+    if options.beside and options.beside.resolve() == options.out.resolve():
+        raise UserError(f"--beside {options.beside}: is the folder of --out")
     options.out.mkdir(parents=True, exist_ok=True)
     rows = rows_beside(options.beside, options.out.resolve()) if options.beside else []
+    (options.out / MANIFEST).unlink(missing_ok=True)  # it is of other clips until the end
     archives = options.archives or options.out.with_name(f"{options.out.name}_archives")
     known: set[str] = set()
     problems: list[str] = []
@@ -210,10 +229,13 @@ def main(arguments: list[str] | None = None) -> int:
                 stored[row] = how
         except UserError as error:
             problems.append(str(error))
+    for path in options.out.glob("*.flac"):
+        if path.name not in {row[0] for row in stored}:
+            path.unlink()  # of an earlier list
     coded = even_out(options.out, stored, options.seed)
     rows += stored
     with (
-        whole_file(options.out / "manifest.csv") as unfinished,
+        whole_file(options.out / MANIFEST) as unfinished,
         unfinished.open("w", encoding="utf-8", newline="") as file,
     ):
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])

