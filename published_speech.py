@@ -35,13 +35,13 @@ from tqdm import tqdm
 
 from audio import load_audio, pcm16
 from augmentation import CODECS, through_codec
-from config import BONAFIDE, LABELS, SAMPLE_RATE
+from config import BONAFIDE, LABELS, SAMPLE_RATE, write_json
 from data_utils import read_dataset
 from errors import AudioError, CommandParser, UserError, ctrl_c, run_command
 from file_index import AUDIO_SUFFIXES
 from whole_file import whole_file
 
-MANIFEST = "manifest.csv"
+SETTINGS, MANIFEST = "published_speech.json", "manifest.csv"
 LIST = Path(__file__).with_suffix(".csv")
 INDEX = "https://pypi.org/simple"
 RECORDED = "-"
@@ -191,6 +191,14 @@ def read_list(path: Path) -> list[dict[str, str]]:
     return lines
 
 
+def claim(folder: Path, seed: int) -> None:
+    """Make the folder this command's, or refuse it: what an earlier run left there is written over or deleted."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not (folder / SETTINGS).is_file():
+        raise UserError(f"{folder}: holds other files; give a new or empty folder for the clips")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / SETTINGS, {"seed": seed})
+
+
 def rows_beside(dataset: Path, folder: Path) -> list[tuple]:
     """The lines of another dataset, its files named as seen from a folder."""
     rows = read_dataset(dataset).usable(allow_missing=True)
@@ -214,7 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
     wanted = read_list(options.list)
     if options.beside and options.beside.resolve() == options.out.resolve():
         raise UserError(f"--beside {options.beside}: is the folder of --out")
-    options.out.mkdir(parents=True, exist_ok=True)
+    claim(options.out, options.seed)
     rows = rows_beside(options.beside, options.out.resolve()) if options.beside else []
     (options.out / MANIFEST).unlink(missing_ok=True)  # it is of other clips until the end
     archives = options.archives or options.out.with_name(f"{options.out.name}_archives")

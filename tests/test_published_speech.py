@@ -154,6 +154,15 @@ def test_a_bad_line_of_the_list_is_refused_before_the_work(make, tmp_path, lines
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_with_other_files_is_left_alone(make, tmp_path):
+    archive(tmp_path / "archives" / "talker-1.0.tar.gz", {"a.wav": sound(2)})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.flac").write_bytes(sound(1, 0, "flac"))
+    with pytest.raises(UserError, match="holds other files"):
+        make("talker-1.0.tar.gz,*.wav,Talker,\n")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.flac"]
+
+
 def test_how_a_file_is_stored(tmp_path):
     for name, how in {"a.wav": None, "a.flac": None, "a.mp3": "mp3", "a.ogg": "opus"}.items():
         (tmp_path / name).write_bytes(sound(2, 0, name[2:]))
