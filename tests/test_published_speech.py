@@ -179,31 +179,38 @@ def index(tmp_path, monkeypatch):
         "url": (tmp_path / "served" / "Some.Talker-1.0.tar.gz").as_uri(),
         "hashes": {"sha256": hashlib.sha256(content).hexdigest()},
     }
-    monkeypatch.setattr(published_speech, "known_files", lambda name: [listing] if name == "some-talker" else None)
+    monkeypatch.setattr(
+        published_speech, "known_files", lambda index, name: [listing] if name == "some-talker" else None
+    )
     return listing
 
 
 def test_an_archive_is_downloaded_once(index, tmp_path):
-    path = fetch("Some.Talker-1.0.tar.gz", tmp_path / "archives")
+    path = fetch("Some.Talker-1.0.tar.gz", tmp_path / "archives", "index")
     assert (unpack(path) / "a.wav").is_file()
     index["url"] = "file:///nowhere"
-    assert fetch("Some.Talker-1.0.tar.gz", tmp_path / "archives") == path
+    assert fetch("Some.Talker-1.0.tar.gz", tmp_path / "archives", "index") == path
 
 
 def test_what_arrives_damaged_is_not_kept(index, tmp_path, monkeypatch):
     index["hashes"]["sha256"] = "0" * 64
     with pytest.raises(UserError, match="damaged on the way"):
-        fetch("Some.Talker-1.0.tar.gz", tmp_path / "archives")
+        fetch("Some.Talker-1.0.tar.gz", tmp_path / "archives", "index")
     index["url"] = "file:///nowhere"
     with pytest.raises(UserError, match="cannot be downloaded"):
-        fetch("Some.Talker-1.0.tar.gz", tmp_path / "archives")
-    monkeypatch.setattr(published_speech, "known_files", lambda name: json.loads("<html>"))
+        fetch("Some.Talker-1.0.tar.gz", tmp_path / "archives", "index")
+    monkeypatch.setattr(published_speech, "known_files", lambda index, name: json.loads("<html>"))
     with pytest.raises(UserError, match="cannot be downloaded"):
-        fetch("Some.Talker-1.0.tar.gz", tmp_path / "archives")
-    monkeypatch.setattr(published_speech, "known_files", lambda name: [index])
+        fetch("Some.Talker-1.0.tar.gz", tmp_path / "archives", "index")
+    monkeypatch.setattr(published_speech, "known_files", lambda address, name: [index])
     with pytest.raises(UserError, match="the index has it no more"):
-        fetch("Some.Talker-9.0.tar.gz", tmp_path / "archives")
+        fetch("Some.Talker-9.0.tar.gz", tmp_path / "archives", "index")
     assert not (tmp_path / "archives").exists()
+
+
+def test_an_archive_that_is_not_there_asks_for_an_index(make, capsys):
+    assert make("talker-1.0.tar.gz,*.wav,Talker,\n") == 1
+    assert "talker-1.0.tar.gz: no such file; to download it give --index URL" in capsys.readouterr().out
 
 
 def test_an_archive_cut_off_is_one_line(make, tmp_path, capsys):
