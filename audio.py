@@ -44,6 +44,11 @@ def pcm16(waveform: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(waveform * 32_768), -32_768, 32_767).astype(np.int16)
 
 
+def write_flac(path: Path, waveform: np.ndarray) -> None:
+    """A mono waveform at 16 kHz as FLAC of 16 bits."""
+    soundfile.write(path, pcm16(waveform), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+
+
 def audio_blocks(path: str | Path) -> tuple[float, Iterator[np.ndarray]]:
     """Seconds of one file of any length and, block by block, the waveform that load_audio gives.
 

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import av
 import numpy as np
-import soundfile as sf
 from tqdm import tqdm
 
-from audio import load_audio, pcm16
+from audio import load_audio, write_flac
 from config import SAMPLE_RATE
 from errors import AudioError, CommandParser, UserError, ctrl_c, run_command
 
@@ -96,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         for i, clip in enumerate(joined(files, np.random.default_rng((options.seed, number)))):
             name = f"{package}-{language}-{i:04d}.flac"
             options.out.mkdir(parents=True, exist_ok=True)
-            sf.write(options.out / name, pcm16(clip), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+            write_flac(options.out / name, clip)
             rows.append((name, "bonafide", "-", f"{package}-{language}", "train", f"debian/{package}/{language}"))
     if not rows:
         raise UserError(f"{options.unpacked}: no speaker with {FEWEST} s of sound that can be read")

@@ -31,16 +31,15 @@ from pathlib import Path
 
 import av
 import numpy as np
-import soundfile as sf
 from tqdm import tqdm
 
-from audio import load_audio, pcm16
+from audio import load_audio, pcm16, write_flac
 from augmentation import CODECS, through_codec
 from config import BONAFIDE, LABELS, SAMPLE_RATE, write_json
 from data_utils import read_dataset
 from errors import AudioError, CommandParser, UserError, ctrl_c, run_command
 from file_index import AUDIO_SUFFIXES
-from whole_file import whole_file
+from whole_file import refuse_other_files, whole_file
 
 SETTINGS, MANIFEST = "published_speech.json", "manifest.csv"
 LIST = Path(__file__).with_suffix(".csv")
@@ -173,7 +172,7 @@ def even_out(folder: Path, stored: dict[tuple[str, ...], Storage], seed: int) ->
     chosen = [whole[i] for i in rng.permutation(len(whole))[: max(wanted, 0)]]
     for name in chosen:
         waveform = through_codec(load_audio(folder / name), *ways[rng.integers(len(ways))])
-        sf.write(folder / name, pcm16(waveform), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        write_flac(folder / name, waveform)
     return len(chosen)
 
 
@@ -194,8 +193,8 @@ def read_list(path: Path) -> list[dict[str, str]]:
 
 def claim(folder: Path, seed: int) -> None:
     """Make the folder this command's, or refuse it: what an earlier run left there is written over or deleted."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not (folder / SETTINGS).is_file():
-        raise UserError(f"{folder}: holds other files; give a new or empty folder for the clips")
+    if not (folder / SETTINGS).is_file():
+        refuse_other_files(folder, "clips")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SETTINGS, {"seed": seed})
 
@@ -236,7 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             folder = unpack(fetch(line["archive"], archives, options.index))
             for row, piece, how in clips_of(line, folder, known, problems):
-                sf.write(options.out / row[0], pcm16(piece), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+                write_flac(options.out / row[0], piece)
                 stored[row] = how
         except UserError as error:
             problems.append(str(error))

@@ -30,10 +30,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import soundfile as sf
 from tqdm import tqdm
 
-from audio import load_audio, pcm16
+from audio import load_audio, write_flac
 from config import BONAFIDE, LABELS, SAMPLE_RATE, write_json
 from data_utils import read_dataset
 from dressing import dress
@@ -48,7 +47,7 @@ from protocols import UNKNOWN_PAGE
 from released_vocoders import METHODS as RELEASED_METHODS
 from speech_engines import ENGINES, as_recorded
 from vocoders import METHODS as CLASSIC_METHODS
-from whole_file import whole_file
+from whole_file import refuse_other_files, whole_file
 
 METHODS = CLASSIC_METHODS | NEURAL_METHODS | FARGAN_METHODS | RELEASED_METHODS
 GROUPS = {  # vocoders.py, neural_vocoder.py, fargan.py, released_vocoders.py
@@ -160,7 +159,7 @@ def _write(work: tuple[Clip, Path, int]) -> str:
     path = folder / clip.path
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as unfinished:
-        sf.write(unfinished, pcm16(waveform), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        write_flac(unfinished, waveform)
     return ""
 
 
@@ -193,8 +192,8 @@ def _claim(folder: Path, seed: int) -> None:
                 f"{folder}: was made with another {VOCODER_FILE}; bring that one back, or give a new folder"
             )
         vocoder = vocoder or its_vocoder
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: holds other files; give a new or empty folder for the corpus")
+    else:
+        refuse_other_files(folder, "corpus")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(settings, {"seed": seed, "vocoder": vocoder})
 

@@ -1,8 +1,10 @@
-"""Files that appear whole or not at all, whatever interrupts their writing."""
+"""Files that appear whole or not at all, whatever interrupts their writing; and folders that are nobody else's."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from errors import UserError
 
 
 @contextmanager
@@ -14,3 +16,9 @@ def whole_file(path: Path) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def refuse_other_files(folder: Path, what: str) -> None:
+    """Refuse a folder that holds anything: what a command writes there could take its place."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: holds other files; give a new or empty folder for the {what}")

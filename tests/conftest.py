@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from config import BONAFIDE, SPOOF
 from errors import run_command
+from vocoders import Method
 
 CLIP_LENGTHS = (2_000, 3_999, 4_000, 4_001, 6_000, 9_000, 3_000, 12_000, 5_000, 8_000, 7_000, 4_500)
 
@@ -108,3 +109,19 @@ def new_run(tmp_path: Path) -> Callable[[str], Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def copies_by_way() -> Callable[[dict[str, Method], np.ndarray], None]:
+    """Checks ({way: method}, recording): copies the same again, as long as it, each unlike the plain one."""
+
+    def check(methods: dict[str, Method], recording: np.ndarray) -> None:
+        copies = {}
+        for how, method in methods.items():
+            first, again = (method.make(recording, np.random.default_rng(3), recording) for _ in range(2))
+            np.testing.assert_array_equal(first, again)
+            assert len(first) == len(recording) and np.isfinite(first).all()
+            copies[how] = first
+        assert all(np.abs(copy - copies["plain"]).max() > 1e-6 for how, copy in copies.items() if how != "plain")
+
+    return check
