@@ -25,7 +25,7 @@ import pandas as pd
 from architectures.small_residual import joined
 from backend import keras
 from calibration import operating_point
-from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, Config, read_config, settings_key
+from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, Config, read_config, settings_key, write_json
 from cross_validate import (
     errors_by,
     extra_families,
@@ -57,6 +57,7 @@ from training import set_up_keras, train
 from training_corpus import recording_names
 
 WATCHED = 400  # clips whose loss is printed after each epoch; they are trained on as well
+ENVIRONMENT = "environment.json"  # beside what was trained on all: with what, and at which commit
 BAND = 0.05  # share of wrong verdicts of either class that bounds the uncertain band
 
 
@@ -215,11 +216,13 @@ def make_card(
     teachers: dict[str, Config],
     clips: pd.DataFrame,
     scores: dict[str, pd.DataFrame],
+    trained_in: dict[str, Any],
     about: dict[str, Any],
 ) -> dict[str, Any]:
     """What there is to know of the shipped detector, but for its file.
 
-    `teachers` are the settings of what taught it, by folder; `clips` are those that it and they were trained on.
+    `teachers` are the settings of what taught it, by folder; `clips` are those that it and they were trained on;
+    `trained_in` is the `environment` of then, which may be long before the card is written.
     """
     config = named(configs[0])
     together = pd.concat(scores.values())
@@ -253,7 +256,7 @@ def make_card(
         "leave_pages_out_by_page": errors_by(clean, "page").round(4).to_dict(),
         "leave_pages_out_by_kind": kind_errors(clean).round(4).to_dict(),
         "leave_pages_and_families_out": unheard_families(clean, extra_families([*configs, *teachers.values()])),
-        "environment": environment(),
+        "environment": trained_in,
         **about,
     }
 
@@ -287,6 +290,8 @@ def trained_on_all(config: Config, clips: pd.DataFrame, run: Path) -> keras.Mode
         raise UserError(f"{run}: is being trained by process {owner}")
     set_up_keras(config.training)
     with claimed(run), logged(run / "log.txt"):
+        if not (run / ENVIRONMENT).is_file():
+            write_json(run / ENVIRONMENT, environment())
         counts = clips["label"].value_counts()
         print(f"{len(clips):,} clips to train on: {counts[BONAFIDE]:,} bona fide, {counts[SPOOF]:,} spoof")
         own = clips[~clips["extra"]] if "extra" in clips else clips
@@ -327,7 +332,9 @@ def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
     }
     columns = [models[folder] for folder in configs]
     teachers = {folder.name: one for folder, one in everything.items() if folder not in configs}
-    card = make_card(list(configs.values()), teachers, heard_clips(list(clips.values())), scores, about)
+    heard = heard_clips(list(clips.values()))
+    trained_in = json.loads((folders[0] / "all" / ENVIRONMENT).read_text(encoding="utf-8"))
+    card = make_card(list(configs.values()), teachers, heard, scores, trained_in, about)
     if len(columns) > 1:
         sees = ",".join(sight for one in configs.values() for sight in sights(one))
         config = replace(config, model_args={**config.model_args, "sees": sees})

@@ -183,6 +183,14 @@ def test_a_detector_that_ships_is_replaced_only_if_told_so(folder, trained, tmp_
     assert load_model("voice") is not None
 
 
+def test_a_card_written_again_says_what_the_weights_were_trained_with(folder, trained, tmp_path, monkeypatch):
+    words = [str(folder), "--name", "voice", "--replace"]
+    for commit in ("then", "now"):
+        monkeypatch.setattr(ship, "environment", lambda commit=commit: {"commit": commit})
+        assert run_command(lambda: ship.main(words)) == 0
+    assert read_card(tmp_path / "pretrained" / "voice.keras")["environment"] == {"commit": "then"}
+
+
 def test_what_another_process_trains_is_left_alone(folder, trained, capsys):
     (folder / "all").mkdir()
     (folder / "all" / "process").write_text(str(os.getpid()), encoding="utf-8")
