@@ -25,6 +25,7 @@ from errors import AudioError
 
 MIN_SECONDS = 0.1
 SILENCE_PEAK = 1e-4  # -80 dBFS: below this there is nothing to judge
+LOUDEST = 16.0  # +24 dBFS: floats beyond were never scaled to [-1, 1]
 BLOCK = 2**20  # samples that are decoded at once
 CUT_OFF = re.compile(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 UNKNOWN_LENGTH = 2**31 - 2**16  # what writes to a pipe puts a number like 2**31 or 2**32 in the header
@@ -56,14 +57,14 @@ def audio_blocks(path: str | Path) -> tuple[float, Iterator[np.ndarray]]:
     """
     path = Path(path)
     decoder, (seconds, rate, peak) = _decoded(path, lambda blocks: _survey(blocks, path))
-    _refuse_short(seconds, path)
-    _refuse_silence(peak, path)
+    refuse_short(seconds, path)
+    refuse_silence(peak, path)
     return seconds, _mono_blocks(decoder(path), MonoStream(rate))
 
 
 def to_mono_16k(samples: np.ndarray, rate: int, name: str | Path) -> np.ndarray:
     """Mix (samples, channels) down, refuse silence, resample to 16 kHz; `name` is used in the error."""
-    _refuse_silence(_mono_peak(samples), name)
+    refuse_silence(_mono_peak(samples), name)
     stream = MonoStream(rate)
     return np.concatenate([stream.feed(samples), stream.flush()])
 
@@ -115,12 +116,16 @@ def _refuse_not_finite(samples: np.ndarray, path: Path) -> None:
         raise AudioError(f"{path}: holds values that are not finite (NaN or infinity)")
 
 
-def _refuse_short(seconds: float, path: Path) -> None:
+def refuse_short(seconds: float, name: str | Path) -> None:
     if seconds < MIN_SECONDS:
-        raise AudioError(f"{path}: {seconds:.4f} s long; at least {MIN_SECONDS} s is needed")
+        raise AudioError(f"{name}: {seconds:.4f} s long; at least {MIN_SECONDS} s is needed")
 
 
-def _refuse_silence(peak: float, name: str | Path) -> None:
+def is_silent(waveform: np.ndarray) -> bool:
+    return float(np.abs(waveform).max(initial=0)) < SILENCE_PEAK
+
+
+def refuse_silence(peak: float, name: str | Path) -> None:
     if peak < SILENCE_PEAK:
         raise AudioError(f"{name}: silent (peak below {SILENCE_PEAK:g} of full scale after mixing to mono)")
 
@@ -135,7 +140,7 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
     rate = blocks[0][1]
     samples = blocks[0][0] if len(blocks) == 1 else np.concatenate([part for part, _ in blocks])
     _refuse_not_finite(samples, path)
-    _refuse_short(len(samples) / rate, path)
+    refuse_short(len(samples) / rate, path)
     return samples, rate
 
 

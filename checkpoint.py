@@ -47,7 +47,9 @@ def read_progress(run: Path) -> Progress:
         with np.load(run / "last.npz") as state:
             return Progress(**json.loads(str(state["progress"])))
     except (BadZipFile, KeyError, ValueError, TypeError, EOFError) as error:
-        raise UserError(f"{run / 'last.npz'}: not a state to go on from ({error}); start anew with --fresh") from error
+        raise UserError(
+            f"{run / 'last.npz'}: not a state to go on from ({error}); remove {run} to begin anew"
+        ) from error
 
 
 class Checkpoint:

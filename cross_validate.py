@@ -105,7 +105,7 @@ def write_logits(file: Path, scores: pd.DataFrame) -> None:
 
 def read_logits(file: Path) -> pd.DataFrame:
     """What `write_logits` wrote."""
-    scores = pd.read_csv(file)
+    scores = pd.read_csv(file, dtype=str, keep_default_na=False).astype({"spoof_logit": np.float64})
     labels = scores["label"].map({name: label for label, name in enumerate(LABELS)})
     if labels.isna().any():
         raise UserError(f"{file}: labels are {' or '.join(LABELS)} in such files; delete it, and it is made again")
@@ -213,6 +213,16 @@ def format_figures(condition: str, row: dict[str, Any]) -> str:
     return f"{shown} {interval('clips'):>14} {interval('pages'):>14} {means}"
 
 
+def keep_figures(file: Path, rows: dict[str, dict[str, Any]]) -> None:
+    """A CSV of the figures of these conditions, and of those that it had before."""
+    table = pd.DataFrame(rows).T
+    if file.is_file():
+        table = table.combine_first(pd.read_csv(file, index_col="condition"))[table.columns]
+    table = table.loc[[name for name in CONDITIONS if name in table.index]]
+    with whole_file(file) as unfinished:
+        table.to_csv(unfinished, index_label="condition")
+
+
 def format_pages(pages: pd.DataFrame) -> str:
     lines = [f"{'recordings':>12} {'wrong':>6} {'fakes':>6} {'wrong':>6} {'EER %':>6}"]
     for page, (recordings, rejected, fakes, accepted, eer) in zip(pages.index, pages.to_numpy(), strict=True):
@@ -228,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--conditions", metavar="A,B", help=f"some of {', '.join(CONDITIONS)} (default: all)")
     arguments = parser.parse_args(argv)
     names = chosen_conditions(arguments.conditions)
-    for option in ("split", "select", "demo", "list", "compare", "fresh", "stop_after"):
+    for option in ("split", "select", "patience", "demo", "list", "compare", "fresh", "stop_after"):
         if getattr(arguments, option):
             words = f"--{option.replace('_', '-')}"
             raise UserError(f"cross_validate.py makes the splits and trains each to its end: leave out {words}")
@@ -250,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
         rows[condition] = figures(scores[condition])
         rows[condition]["eer_of_folds"] = float(errors_by(scores[condition], "fold").mean())
         print(format_figures(condition, rows[condition]), flush=True)
-    pd.DataFrame(rows).T.rename_axis("condition").to_csv(folder / "figures.csv")
+    keep_figures(folder / "figures.csv", rows)
     clean = scores[names[0]]
     print(f"\n{names[0]}, by page (wrong: beyond the one threshold at which all pages together have equal errors)")
     print(format_pages(page_errors(clean)))

@@ -91,17 +91,18 @@ def open_run(config: Config, runs: Path, fresh: bool) -> Path:
 def training_process(run: Path) -> int | None:
     """The number of the living process that trains into a run folder; None if it ended, however it did."""
     try:
-        owner = int((run / "process").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        number, began = (run / "process").read_text(encoding="utf-8").split()
+        alive = abs(psutil.Process(int(number)).create_time() - float(began)) < 1  # else another now has its number
+    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
         return None
-    return owner if psutil.pid_exists(owner) else None
+    return int(number) if alive else None
 
 
 @contextlib.contextmanager
 def claimed(run: Path) -> Iterator[None]:
     """Keep equal commands out of a run folder while this process works in it."""
     owner = run / "process"
-    owner.write_text(str(os.getpid()), encoding="utf-8")
+    owner.write_text(f"{os.getpid()} {psutil.Process().create_time()}", encoding="utf-8")
     try:
         yield
     finally:

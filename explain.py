@@ -195,7 +195,7 @@ def heaviest_rectangle(values: np.ndarray) -> tuple[slice, slice]:
 def strongest_window(model: keras.Model, waveform: np.ndarray) -> int:
     """The sample at which the window begins that speaks most for the verdict on the mean of all windows."""
     samples = input_samples(model)
-    starts = window_starts(len(waveform), samples)
+    starts = window_starts(waveform, samples)
     progress = tqdm(starts, "windows", leave=False, disable=None, delay=2)
     logits = clip_logits(model, (waveform[start : start + samples] for start in progress))
     spoof = logits.mean() >= operating_point(model)["threshold"]

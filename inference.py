@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from audio import MIN_SECONDS, fit_length, load_audio
+from audio import LOUDEST, fit_length, is_silent, load_audio, refuse_short, refuse_silence
 from backend import keras
 from calibration import log_likelihood_ratio
 from clip_reader import ClipReader
@@ -134,8 +134,11 @@ def checked_waveform(waveform: np.ndarray, name: str) -> np.ndarray:
             f"{name}: a mono float waveform (samples,) of finite values is needed, got "
             f"{waveform.dtype} {waveform.shape}; load_audio gives one"
         )
-    if len(waveform) < MIN_SECONDS * SAMPLE_RATE:
-        raise AudioError(f"{name}: {len(waveform) / SAMPLE_RATE:.4f} s long; at least {MIN_SECONDS} s is needed")
+    refuse_short(len(waveform) / SAMPLE_RATE, name)
+    peak = float(np.abs(waveform).max())
+    refuse_silence(peak, name)
+    if peak > LOUDEST:
+        raise AudioError(f"{name}: a peak of {peak:g}; floats are expected within [-1, 1]")
     return waveform
 
 
@@ -205,14 +208,18 @@ def input_samples(model: keras.Model) -> int:
 
 
 def cut_windows(waveform: np.ndarray, samples: int) -> list[np.ndarray]:
-    """Windows of `samples` that overlap by half; the last one ends with the clip."""
-    return [fit_length(waveform, samples, start) for start in window_starts(len(waveform), samples)]
+    """The windows of a clip of which a model hears so many samples at once."""
+    return [fit_length(waveform, samples, start) for start in window_starts(waveform, samples)]
 
 
-def window_starts(length: int, samples: int) -> list[int]:
-    """Where the windows of a clip of so many samples begin."""
-    last = max(0, length - samples)
-    return [*range(0, last, samples // 2), last]
+def window_starts(waveform: np.ndarray, samples: int) -> list[int]:
+    """Where the windows of a clip begin: they overlap by half, the last one ends with the clip.
+
+    Those that are silent are left out, if there is anything else: detectors call silence bona fide, or anything.
+    """
+    last = max(0, len(waveform) - samples)
+    starts = [*range(0, last, samples // 2), last]
+    return [start for start in starts if not is_silent(waveform[start : start + samples])] or starts
 
 
 def window_logits(
@@ -305,13 +312,13 @@ def refuse_nothing(rows: list, reader: ClipReader, what: str) -> None:
         raise UserError(f"{what}: none of {len(reader)} clips could be read; the first: {first}")
 
 
-def find_audio(names: Iterable[str | Path]) -> list[Path]:
-    """The files named, and every audio file in the folders named.
+def find_audio(names: str | Path | Iterable[str | Path]) -> list[Path]:
+    """The files named, and every audio file in the folders named; one name may stand alone.
 
     A missing file and a folder that holds none stay in the list: they are reported when their turn comes.
     """
     files = []
-    for name in map(Path, names):
+    for name in map(Path, [names] if isinstance(names, (str, Path)) else names):
         if name.is_dir():
             inside = sorted(f for f in name.rglob("*") if f.suffix.lower() in AUDIO_SUFFIXES)
             files += inside or [name]
@@ -327,7 +334,7 @@ def refuse_empty_folder(path: Path) -> None:
 
 
 def predict_folder(
-    model: keras.Model | str | Path, names: Iterable[str | Path]
+    model: keras.Model | str | Path, names: str | Path | Iterable[str | Path]
 ) -> Iterator[tuple[Path, Prediction | AudioError]]:
     """Judge many files and folders; a file that cannot be used yields its error and the rest goes on."""
     if not isinstance(model, keras.Model):

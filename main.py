@@ -265,6 +265,7 @@ def refuse_without_effect(config: Config, changes: dict[str, Any]) -> None:
         "augment_probability": ("--augment", training.augment),
         "augment_rounds": ("--augment", training.augment),
         "mask_probability": ("a mask", training.spec_augment or training.mask_high or training.mask_low),
+        "patience": ("--select best", training.select == "best"),
         "final_learning_rate": ("a schedule that falls", training.schedule != "constant"),
     }
     for name, (needed, there) in needs.items():

@@ -206,6 +206,7 @@ def feature_masks(config: Config) -> FeatureMasks | None:
         probability=training.mask_probability,
         fill="average" if config.features.kind == "lfcc" else "lowest",  # no cepstrum means silence
         seed=training.seed,
+        dtype="float32",  # as the front end: a log spectrum does not fit bfloat16
         name="masks",
     )
 

@@ -36,8 +36,8 @@ def group_shares(table: pd.DataFrame, extra_share: float) -> np.ndarray:
     group = table["page"].where(table["label"] == BONAFIDE, table["attack"])
     share = table.groupby([table["label"], extra, group])["path"].transform("size") ** -0.5
     share /= share.groupby([table["label"], extra]).transform("sum")
-    share *= extra.map({True: extra_share, False: 1 - extra_share})
-    share /= share.groupby(table["label"]).transform("sum")  # also where a class has one kind only
+    has_both = extra.groupby(table["label"]).transform("nunique") == 2
+    share *= extra.map({True: extra_share, False: 1 - extra_share}).where(has_both, 1.0)
     return (share / share.sum()).to_numpy()
 
 
@@ -59,7 +59,7 @@ def grouped_epoch(table: pd.DataFrame, training: TrainingConfig, epoch: int) -> 
     rng = np.random.default_rng([training.seed, epoch])
     recordings = recording_rows(table) if training.pairs else np.full(len(table), -1)
     copies, others = np.flatnonzero(recordings >= 0), np.flatnonzero(recordings < 0)
-    pairs = round(training.pairs * len(table) / 2)
+    pairs = min(round(training.pairs * len(table) / 2), len(table) // 2)
     if pairs and not len(copies):
         raise UserError("pairs: no fake names a recording of the same table in the column source; leave them out")
 

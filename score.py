@@ -122,14 +122,14 @@ def main(argv: list[str] | None = None) -> int:
 
     if arguments.set_threshold and arguments.score != "spoof-logit":
         raise UserError("--set-threshold is about the spoof logit, which verdicts are made of: leave out --score")
-    if arguments.set_threshold and arguments.split == "eval":
-        raise UserError("--set-threshold on eval would choose on the test set: give --split dev")
     if arguments.set_threshold and find_model(arguments.model).resolve().parent == PRETRAINED.resolve():
         raise UserError(f"--set-threshold: {arguments.model} ships with its card; copy its file, and give the copy")
     if not arguments.out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}")
     model = load_model(arguments.model)
     table = chosen_clips(arguments.data, arguments)
+    if arguments.set_threshold and (table["split"] == "eval").any():
+        raise UserError("--set-threshold: clips of eval are among these, the test set would choose; give --split dev")
     scores = score_table(model, table, arguments.out, arguments.split, arguments.score, arguments.windows)
     incomplete = int(len(scores) < len(table))  # the exit code: what was left out is named above
     print(f"{len(scores):,} scores in {arguments.out}: {SCORES[arguments.score][0]}")

@@ -13,6 +13,8 @@ pretrained/<name>.about.json do.
 """
 
 import argparse
+import contextlib
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -25,6 +27,7 @@ import pandas as pd
 from architectures.small_residual import joined
 from backend import keras
 from calibration import operating_point
+from checkpoint import read_progress
 from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, Config, read_config, settings_key, write_json
 from cross_validate import (
     errors_by,
@@ -37,7 +40,7 @@ from cross_validate import (
 )
 from data_utils import read_dataset
 from errors import CommandParser, UserError, run_command
-from experiment import claimed, class_counts, environment, logged, training_process
+from experiment import claimed, class_counts, environment, logged, prepare_tables, training_process
 from inference import judge
 from losses import COSINE_LOSSES
 from metrics import error_rates
@@ -52,7 +55,7 @@ from model import (
     spoof_logits,
 )
 from robustness import CONDITIONS
-from splits import stratified_sample, with_extra
+from splits import clips_key, stratified_sample, with_extra
 from training import set_up_keras, train
 from training_corpus import recording_names
 
@@ -83,6 +86,17 @@ def check_scores(scores: pd.DataFrame, table: pd.DataFrame, folder: Path) -> Non
         raise UserError(f"{folder}: scores of other clips or labels than the dataset has now; cross-validate again")
     if unjudged := len(table) - len(scores):
         print(f"{unjudged:,} clips have no score in {folder}: the card does not tell of them")
+
+
+def check_clips(folder: Path) -> None:
+    """Refuse a cross-validation of other clips than its dataset and its --extra hold now."""
+    run = _runs(folder)[0]
+    config = read_config(run / "config.json")
+    with contextlib.redirect_stdout(io.StringIO()):  # what it says of the data is said when these are trained on
+        tables = prepare_tables(config)
+    if read_progress(run).clips != clips_key({name: tables[name] for name in ("train", "dev")}):
+        places = " and ".join(filter(None, (config.data, config.extra)))
+        raise UserError(f"{run}: trained on other clips than {places} hold now; cross-validate again")
 
 
 def points(scores: pd.DataFrame, point: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -136,10 +150,7 @@ def read_settings(folders: list[Path]) -> dict[Path, Config]:
     """What each cross-validation trained, without a division into parts: columns of one network, if several."""
     configs = {}
     for folder in folders:
-        runs = sorted(folder.glob("*/config.json"))
-        if not runs:
-            raise UserError(f"{folder}: holds no run; a folder of cross_validate.py is needed")
-        configs[folder] = fold_config(read_config(runs[0]), "")
+        configs[folder] = fold_config(read_config(_runs(folder)[0] / "config.json"), "")
         if configs[folder].limit is not None or configs[folder].training.sample < 1:
             raise UserError(
                 f"{folder}: measured on a part of the clips (--limit, --sample); what ships learns from all"
@@ -150,6 +161,14 @@ def read_settings(folders: list[Path]) -> dict[Path, Config]:
     if len({settings_key(_in_common(config)) for config in configs.values()}) > 1:
         raise UserError(f"{', '.join(map(str, folders))}: the datasets, front ends, networks or losses differ")
     return configs
+
+
+def _runs(folder: Path) -> list[Path]:
+    """The runs of a cross-validation's parts."""
+    runs = [file.parent for file in sorted(folder.glob("*/config.json"))]
+    if not runs:
+        raise UserError(f"{folder}: holds no run; a folder of cross_validate.py is needed")
+    return runs
 
 
 def _in_common(config: Config) -> list[Any]:
@@ -326,6 +345,8 @@ def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
     check_scores(scores["clean"], table, folders[0])
     print(f"the card tells of {', '.join(scores)}")
     everything = with_what_teaches(configs)
+    for folder in everything:
+        check_clips(folder)
     clips = {folder: all_clips(table, one) for folder, one in everything.items()}
     models = {
         folder: trained_on_all(taught_on_all(one), clips[folder], folder / "all") for folder, one in everything.items()

@@ -29,7 +29,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from audio import MIN_SECONDS, SILENCE_PEAK, MonoStream, fit_length
+from audio import LOUDEST, MIN_SECONDS, MonoStream, fit_length, is_silent
 from backend import keras
 from config import SAMPLE_RATE
 from errors import AudioError, CommandParser, UserError, run_command
@@ -49,7 +49,6 @@ HOP = 0.5  # seconds between the starts of windows
 WINDOW = 2.0  # seconds a window holds; or the hop where that is longer, but no more than the model's input
 SMOOTHING = 0.5  # seconds by which the start of an averaged window may differ
 INTEGERS = {"int16": 2**15, "int32": 2**31}  # sample types and their full scale
-LOUDEST = 16.0  # +24 dBFS: floats beyond were never scaled to [-1, 1]
 MOST_CHANNELS = 64
 PIECE = 2**18  # samples that are mixed and resampled at once
 BACKLOG = 20.0  # seconds of a microphone's sound that may wait for the model
@@ -165,10 +164,7 @@ class StreamingDetector:
 
     def _judge(self, start: int, sound: np.ndarray) -> list[Window]:
         """Logit of one window, and the row that it makes certain."""
-        if np.abs(sound).max() < SILENCE_PEAK:  # detectors call digital silence bona fide, or anything
-            logit = np.nan
-        else:
-            logit = float(window_logits(self.model, [fit_length(sound, self._input)])[0])
+        logit = np.nan if is_silent(sound) else float(window_logits(self.model, [fit_length(sound, self._input)])[0])
         self._judged.append((start, start + len(sound), logit))
         self.windows += 1
         ready = self.windows - 1 - self._reach

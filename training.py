@@ -61,12 +61,10 @@ def train(
     backend, clips = keras.backend.backend(), clips_key({"train": train_table, "dev": dev_table})
     if progress.epoch:
         if progress.clips != clips:
-            raise UserError(
-                f"{run}: was begun with other clips than there are now; remove it, or begin anew with --fresh"
-            )
+            raise UserError(f"{run}: was begun with other clips than there are now; remove it to begin anew")
         if progress.backend != backend:
             raise UserError(
-                f"{run}: was trained on {progress.backend}, this is {backend}; set KERAS_BACKEND or say --fresh"
+                f"{run}: was trained on {progress.backend}, this is {backend}; set KERAS_BACKEND, or remove the run"
             )
         checkpoint.read()
     progress.backend, progress.clips, progress.dev = backend, clips, clips_key({"dev": dev_table})

@@ -127,6 +127,24 @@ def scored(rows):
     return pd.DataFrame(rows, columns=["page", "label", "spoof_logit"]).assign(fold="pages-1-of-4")
 
 
+def test_names_of_clips_and_pages_stay_the_words_they_are(tmp_path):
+    columns = {"utterance_id": ["001", "002"], "page": ["None", "7"], "kind": "NA", "family": "-", "attack": "-"}
+    scores = pd.DataFrame(columns | {"label": [0, 1], "fold": "1", "spoof_logit": [-0.1, 2 / 3]})
+    cross_validate.write_logits(tmp_path / "scores.csv", scores)
+    pd.testing.assert_frame_equal(cross_validate.read_logits(tmp_path / "scores.csv"), scores, check_dtype=False)
+
+
+def test_figures_of_conditions_measured_before_are_kept(tmp_path):
+    for rows in (
+        {"1s": {"clips": 4.0, "eer": 0.5}},
+        {"clean": {"clips": 4.0, "eer": 0.1}},
+        {"1s": {"clips": 5.0, "eer": 0.25}},
+    ):
+        cross_validate.keep_figures(tmp_path / "figures.csv", rows)
+    kept = pd.read_csv(tmp_path / "figures.csv")
+    assert kept.to_numpy().tolist() == [["clean", 4.0, 0.1], ["1s", 5.0, 0.25]]
+
+
 def test_a_page_counts_with_both_classes_only():
     rows = [("both", BONAFIDE, -1.0), ("both", SPOOF, 1.0), ("mixed", BONAFIDE, 1.0), ("mixed", SPOOF, -1.0)]
     errors = errors_by(scored([*rows, ("recordings", BONAFIDE, 5.0)]), "page")
@@ -197,6 +215,7 @@ def test_families_that_two_parts_hold_were_heard():
     [
         (["--data", "x", "--split", "official"], "leave out --split"),
         (["--data", "x", "--select", "best"], "leave out --select"),
+        (["--data", "x", "--patience", "3"], "leave out --patience"),
         ([], "--data DIR is needed"),
         (["--data", "x", "--conditions", "underwater"], "unknown condition underwater; valid: clean"),
         (["--data", "x", "--epoch", "3", "--nonsense"], "unrecognized arguments: --nonsense"),

@@ -108,7 +108,7 @@ def test_the_window_that_speaks_most_for_the_verdict_is_explained(picture: keras
     quiet, loud = 0.01 * clip(1), clip(2)
     spoof = np.concatenate([quiet, loud, loud, loud, quiet])
     explanation = explain(picture, spoof, "gradient")
-    starts = inference.window_starts(len(spoof), SAMPLES)
+    starts = inference.window_starts(spoof, SAMPLES)
     logits = relevance.clip_logits(picture, [spoof[start : start + SAMPLES] for start in starts])
     assert logits.mean() > 0 and explanation.logit == pytest.approx(logits.max(), abs=1e-4)
     bonafide = np.concatenate([quiet, loud, quiet, quiet, quiet, quiet])

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from backend import keras
+from config import Config, FeatureConfig, TrainingConfig
 from errors import UserError
 from feature_masks import FeatureMasks
+from model import build_model
+from training import set_up_keras
 
 PUBLISHED = (0.80, 0.87)  # of 100 bins: the first hidden one is 80 ... 87
 
@@ -124,6 +127,19 @@ def test_mixed_precision_draws_the_same_bins(policy, pictures):
     assert keras.backend.standardize_dtype(result.dtype) == policy.removeprefix("mixed_")
     result = keras.ops.convert_to_numpy(keras.ops.cast(result, "float32"))
     np.testing.assert_allclose(result, masked(full, pictures), rtol=1e-2)
+
+
+def test_masks_do_not_round_what_a_network_in_half_precision_sees():
+    training = TrainingConfig(spec_augment=2, precision="mixed_bfloat16")
+    set_up_keras(training)
+    try:
+        model = build_model(Config(model="tiny_resnet", features=FeatureConfig("log_stft", 8_000), training=training))
+    finally:
+        set_up_keras(TrainingConfig())
+    masks = model.get_layer("masks")
+    seen = keras.Model(model.input, [masks.input, masks.output])
+    spectrum, passed = seen(np.random.default_rng(0).normal(0, 0.1, (1, 8_000)).astype(np.float32))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(passed), keras.ops.convert_to_numpy(spectrum))
 
 
 def test_trains_inside_a_compiled_model_with_free_batch_and_length(pictures):

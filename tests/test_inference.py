@@ -26,6 +26,7 @@ from inference import (
     predict_waveform,
     quality_warnings,
     score_clips,
+    window_starts,
 )
 from model import build_model, build_network, load_model, save_model, set_operating_point, spoof_logits
 
@@ -198,6 +199,33 @@ def test_windows_cover_every_sample_whatever_the_length():
         windows = cut_windows(waveform, 10)
         assert set(np.concatenate(windows)) == set(waveform)
         assert all(len(window) == 10 for window in windows)
+
+
+def test_silence_has_no_say(model):
+    """Whole windows of it, before, within and after speech, leave the mean of the others as it is."""
+    speech, silence = speech_like(8), np.zeros(20 * SAMPLE_RATE, np.float32)
+    alone = predict_waveform(model, speech)
+    followed = predict_waveform(model, np.concatenate([speech, silence]))
+    heard = window_starts(np.concatenate([silence, speech, silence]), 4 * SAMPLE_RATE)
+    assert min(heard) > 16 * SAMPLE_RATE and max(heard) < 28 * SAMPLE_RATE
+    assert alone["windows"] == 3 and followed["windows"] == 4  # the fourth holds the end of the speech
+    assert window_starts(silence, 4 * SAMPLE_RATE)[:2] == [0, 2 * SAMPLE_RATE]  # where there is nothing else
+
+
+@pytest.mark.parametrize(
+    ("waveform", "words"),
+    [(np.zeros(32_000, np.float32), "silent"), (np.float32(3_000) * speech_like(1), "floats are expected within")],
+)
+def test_a_waveform_is_refused_for_what_a_file_is(model, waveform, words):
+    with pytest.raises(AudioError, match=words):
+        predict_waveform(model, waveform)
+
+
+def test_one_name_may_stand_alone(model, folder):
+    several = [path for path, _ in predict_folder(model, [folder / "clips"])]
+    assert len(several) > 1
+    for name in (folder / "clips", str(folder / "clips")):
+        assert [path for path, _ in predict_folder(model, name)] == several
 
 
 @pytest.mark.parametrize(

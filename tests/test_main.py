@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -149,8 +150,9 @@ def test_two_equal_commands_at_once_do_not_share_a_folder(tmp_path):
     with claimed(first):
         assert open_run(config, tmp_path, fresh=False) != first
     assert not (first / "process").exists()
-    (first / "process").write_text("4194999", encoding="utf-8")  # left by a process that was killed
-    assert training_process(first) is None
+    for left in ("4194999 1700000000.0", f"{os.getpid()} 1700000000.0", ""):  # by one that was killed; its number again
+        (first / "process").write_text(left, encoding="utf-8")
+        assert training_process(first) is None
 
 
 def test_config_repeats_a_finished_run(run_folder):

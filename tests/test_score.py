@@ -159,7 +159,8 @@ def test_limit_is_stratified_and_without_split_all_are_taken(corpus):
     [
         (["--set-threshold", "--score", "bonafide-logit"], "leave out --score"),
         (["--split", "test"], "invalid choice"),
-        (["--set-threshold", "--split", "eval"], "would choose on the test set"),
+        (["--set-threshold", "--split", "eval"], "the test set would choose"),
+        (["--set-threshold"], "the test set would choose"),
         (["--out", "nowhere/scores.txt"], "there is no folder nowhere"),
         (["--limit", "0"], "--limit 0: must be 1 or more"),
         (["--seed", "-1"], "--seed -1: must be 0 or more"),

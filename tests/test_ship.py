@@ -2,22 +2,26 @@
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 import model as model_file
 import ship
 from backend import keras
+from checkpoint import Progress
 from config import BONAFIDE, SPOOF, Config, FeatureConfig, TrainingConfig
 from cross_validate import read_logits, write_logits
 from errors import run_command
+from experiment import prepare_tables
 from inference import operating_point, predict_waveform
 from metrics import compute_eer, error_rates
 from model import build_model, load_model, read_card, save_model, spoof_logits
+from splits import clips_key
 
 CONFIG = Config(
     recipe="tiny", model="simple_cnn", features=FeatureConfig("mel", 16_000), training=TrainingConfig(select="last")
@@ -30,8 +34,12 @@ def cross_validation(folder: Path, data: Path, config: Config, seed: int) -> Pat
     table = pd.read_csv(data).fillna("-")
     table = table[table["split"] != "eval"].assign(family="-")
     (folder / "first").mkdir(parents=True)
-    training = replace(config.training, seed=seed)
-    replace(config, data=str(data), training=training).write(folder / "first" / "config.json")
+    training = replace(config.training, seed=seed, split="pages-1-of-4")
+    config = replace(config, data=str(data), training=training)
+    config.write(folder / "first" / "config.json")
+    tables = prepare_tables(config)
+    progress = Progress(clips=clips_key({name: tables[name] for name in ("train", "dev")}))
+    np.savez(folder / "first" / "last.npz", progress=json.dumps(asdict(progress)))
     label = np.where(table["label"] == "spoof", SPOOF, BONAFIDE)
     for condition, shift in (("clean", 1.5), ("1s", 1.0)):
         scores = table.assign(utterance_id=table["path"], label=label, fold=f"pages-{1 + seed % 4}-of-4")
@@ -165,6 +173,15 @@ def test_scores_of_other_clips_do_not_ship(folder, data, trained, capsys):
     assert "6 clips have no score" in capsys.readouterr().out  # those five, and eval's
 
 
+def test_figures_of_another_extra_do_not_ship(data, trained, tmp_path, capsys):
+    folder = cross_validation(tmp_path / "runs" / "cv-9", data, replace(CONFIG, extra=str(tmp_path / "corpus")), 0)
+    manifest = tmp_path / "corpus" / "manifest.csv"
+    manifest.write_text(manifest.read_text() + "12.flac,spoof,page1,train,r1\n")
+    (tmp_path / "corpus" / "12.flac").touch()
+    assert run_command(lambda: ship.main([str(folder), "--name", "voice"])) == 2
+    assert "corpus hold now; cross-validate again" in capsys.readouterr().err
+
+
 def test_labels_that_are_numbers_are_one_line(folder, trained, capsys):
     scores = read_logits(folder / "scores_clean.csv")
     scores.to_csv(folder / "scores_clean.csv", index=False)
@@ -193,7 +210,7 @@ def test_a_card_written_again_says_what_the_weights_were_trained_with(folder, tr
 
 def test_what_another_process_trains_is_left_alone(folder, trained, capsys):
     (folder / "all").mkdir()
-    (folder / "all" / "process").write_text(str(os.getpid()), encoding="utf-8")
+    (folder / "all" / "process").write_text(f"{os.getpid()} {psutil.Process().create_time()}", encoding="utf-8")
     assert run_command(lambda: ship.main([str(folder), "--name", "voice"])) == 2
     assert "is being trained by process" in capsys.readouterr().err
 
