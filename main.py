@@ -1,6 +1,6 @@
 """Train a detector, measure it on held-out attacks, leave everything in one run folder.
 
-    python main.py                                       demo corpus, about five minutes on two cores
+    python main.py                                       demo corpus, three to four minutes on two cores
     python main.py --data LA --recipe resmax_la          a real dataset
     python main.py --list                                every recipe and network, what it costs, what it reached
     python main.py --compare resmax_stft,lcnn_la,simple_cnn_balanced --data LA --epochs 5

@@ -12,8 +12,9 @@ are left out. Long files give several clips of up to 8 s, spread evenly. 16 kHz 
 package has a licence of its own: for research.
 
 Half of the fakes come as MP3, AAC or Opus, few recordings do; a network would learn that. So recordings are drawn and
-stored as such a fake was, same codec and bit rate, until as large a share of them is coded. (Recordings that come
-coded stay as they are, at higher rates than the fakes.)
+stored as such a fake was, until as large a share of them is coded: with that of augmentation.py's codecs and bit
+rates that comes next (AAC at 16 kHz; Vorbis, and Opus of higher rates, as Opus at 32 kbit/s). Recordings that come
+coded stay as they are, at higher rates than the fakes.
 """
 
 import argparse

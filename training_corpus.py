@@ -2,7 +2,7 @@
 
     python training_corpus.py wild LA --out corpus                       every method that runs here
     python training_corpus.py wild --out corpus --methods world,psola --per-clip 2 --split train
-    python training_corpus.py wild --out corpus --engines kokoro,piper --spoken 200      text to speech as well
+    python training_corpus.py wild --out corpus --methods none --engines kokoro,piper    text to speech as well
     python training_corpus.py --check corpus                             do trivial features tell the classes apart?
 
 Only bona fide rows are copied. The corpus holds the recordings themselves and their copies, 16 kHz mono FLAC of 16
