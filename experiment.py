@@ -92,10 +92,10 @@ def training_process(run: Path) -> int | None:
     """The number of the living process that trains into a run folder; None if it ended, however it did."""
     try:
         number, began = (run / "process").read_text(encoding="utf-8").split()
-        alive = abs(psutil.Process(int(number)).create_time() - float(began)) < 1  # else another now has its number
+        apart = abs(psutil.Process(int(number)).create_time() - float(began))  # moves when the clock is set
     except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
         return None
-    return int(number) if alive else None
+    return int(number) if apart < 60 else None  # later, another process has its number
 
 
 @contextlib.contextmanager

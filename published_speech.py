@@ -12,8 +12,8 @@ are left out. Long files give several clips of up to 8 s, spread evenly. 16 kHz 
 package has a licence of its own: for research.
 
 Half of the fakes come as MP3, AAC or Opus, few recordings do; a network would learn that. So recordings are drawn and
-stored as such a fake was, until as large a share of them is coded: with that of augmentation.py's codecs and bit
-rates that comes next (AAC at 16 kHz; Vorbis, and Opus of higher rates, as Opus at 32 kbit/s). Recordings that come
+stored as such a fake was, until as large a share of them is coded: with the nearest of augmentation.py's codecs
+and bit rates (AAC at 16 kHz; Vorbis, and Opus of higher rates, as Opus at 32 kbit/s). Recordings that come
 coded stay as they are, at higher rates than the fakes.
 """
 
@@ -126,7 +126,7 @@ def pieces(waveform: np.ndarray, most: int) -> dict[int, np.ndarray]:
 
 
 def storage(path: Path) -> Storage:
-    """How a sound file is stored: the codec of augmentation.py that comes next, and its nearest bit rate."""
+    """How a sound file is stored: the nearest codec of augmentation.py, and its nearest bit rate."""
     with av.open(str(path)) as file:
         stream = file.streams.audio[0]
         coded, rate, bit_rate = stream.codec_context.name, stream.rate, stream.bit_rate or file.bit_rate

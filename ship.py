@@ -28,7 +28,8 @@ from architectures.small_residual import joined
 from backend import keras
 from calibration import operating_point
 from checkpoint import read_progress
-from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, Config, read_config, settings_key, write_json
+from compare import finished_runs
+from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, Config, settings_key, write_json
 from cross_validate import (
     errors_by,
     extra_families,
@@ -90,13 +91,12 @@ def check_scores(scores: pd.DataFrame, table: pd.DataFrame, folder: Path) -> Non
 
 def check_clips(folder: Path) -> None:
     """Refuse a cross-validation of other clips than its dataset and its --extra hold now."""
-    run = _runs(folder)[0]
-    config = read_config(run / "config.json")
-    with contextlib.redirect_stdout(io.StringIO()):  # what it says of the data is said when these are trained on
-        tables = prepare_tables(config)
-    if read_progress(run).clips != clips_key({name: tables[name] for name in ("train", "dev")}):
-        places = " and ".join(filter(None, (config.data, config.extra)))
-        raise UserError(f"{run}: trained on other clips than {places} hold now; cross-validate again")
+    for run, config in finished_runs(folder):
+        with contextlib.redirect_stdout(io.StringIO()):  # what it says of the data is said when these are trained on
+            tables = prepare_tables(config)
+        if read_progress(run).clips != clips_key({name: tables[name] for name in ("train", "dev")}):
+            places = " and ".join(filter(None, (config.data, config.extra)))
+            raise UserError(f"{run}: trained on other clips than {places} hold now; cross-validate again")
 
 
 def points(scores: pd.DataFrame, point: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -150,7 +150,9 @@ def read_settings(folders: list[Path]) -> dict[Path, Config]:
     """What each cross-validation trained, without a division into parts: columns of one network, if several."""
     configs = {}
     for folder in folders:
-        configs[folder] = fold_config(read_config(_runs(folder)[0] / "config.json"), "")
+        if (first := next(finished_runs(folder), None)) is None:
+            raise UserError(f"{folder}: holds no finished run; a folder of cross_validate.py is needed")
+        configs[folder] = fold_config(first[1], "")
         if configs[folder].limit is not None or configs[folder].training.sample < 1:
             raise UserError(
                 f"{folder}: measured on a part of the clips (--limit, --sample); what ships learns from all"
@@ -161,14 +163,6 @@ def read_settings(folders: list[Path]) -> dict[Path, Config]:
     if len({settings_key(_in_common(config)) for config in configs.values()}) > 1:
         raise UserError(f"{', '.join(map(str, folders))}: the datasets, front ends, networks or losses differ")
     return configs
-
-
-def _runs(folder: Path) -> list[Path]:
-    """The runs of a cross-validation's parts."""
-    runs = [file.parent for file in sorted(folder.glob("*/config.json"))]
-    if not runs:
-        raise UserError(f"{folder}: holds no run; a folder of cross_validate.py is needed")
-    return runs
 
 
 def _in_common(config: Config) -> list[Any]:
@@ -309,7 +303,7 @@ def trained_on_all(config: Config, clips: pd.DataFrame, run: Path) -> keras.Mode
         raise UserError(f"{run}: is being trained by process {owner}")
     set_up_keras(config.training)
     with claimed(run), logged(run / "log.txt"):
-        if not (run / ENVIRONMENT).is_file():
+        if not read_progress(run).epoch:
             write_json(run / ENVIRONMENT, environment())
         counts = clips["label"].value_counts()
         print(f"{len(clips):,} clips to train on: {counts[BONAFIDE]:,} bona fide, {counts[SPOOF]:,} spoof")
@@ -354,7 +348,8 @@ def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
     columns = [models[folder] for folder in configs]
     teachers = {folder.name: one for folder, one in everything.items() if folder not in configs}
     heard = heard_clips(list(clips.values()))
-    trained_in = json.loads((folders[0] / "all" / ENVIRONMENT).read_text(encoding="utf-8"))
+    told = folders[0] / "all" / ENVIRONMENT  # what was trained before there were such files has none
+    trained_in = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
     card = make_card(list(configs.values()), teachers, heard, scores, trained_in, about)
     if len(columns) > 1:
         sees = ",".join(sight for one in configs.values() for sight in sights(one))

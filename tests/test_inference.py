@@ -202,13 +202,15 @@ def test_windows_cover_every_sample_whatever_the_length():
 
 
 def test_silence_has_no_say(model):
-    """Whole windows of it, before, within and after speech, leave the mean of the others as it is."""
+    """The mean is that of the windows that hold sound, wherever the silence is."""
     speech, silence = speech_like(8), np.zeros(20 * SAMPLE_RATE, np.float32)
-    alone = predict_waveform(model, speech)
     followed = predict_waveform(model, np.concatenate([speech, silence]))
+    ending = np.concatenate([speech, silence[: 2 * SAMPLE_RATE]])  # the last window that holds speech ends here
+    expected = predict_waveform(model, ending)
+    assert followed["windows"] == expected["windows"] == 4
+    assert followed["logit"] == pytest.approx(expected["logit"], abs=1e-5)
     heard = window_starts(np.concatenate([silence, speech, silence]), 4 * SAMPLE_RATE)
     assert min(heard) > 16 * SAMPLE_RATE and max(heard) < 28 * SAMPLE_RATE
-    assert alone["windows"] == 3 and followed["windows"] == 4  # the fourth holds the end of the speech
     assert window_starts(silence, 4 * SAMPLE_RATE)[:2] == [0, 2 * SAMPLE_RATE]  # where there is nothing else
 
 
@@ -216,7 +218,7 @@ def test_silence_has_no_say(model):
     ("waveform", "words"),
     [(np.zeros(32_000, np.float32), "silent"), (np.float32(3_000) * speech_like(1), "floats are expected within")],
 )
-def test_a_waveform_is_refused_for_what_a_file_is(model, waveform, words):
+def test_silence_and_unscaled_floats_are_refused(model, waveform, words):
     with pytest.raises(AudioError, match=words):
         predict_waveform(model, waveform)
 

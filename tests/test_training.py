@@ -139,7 +139,7 @@ def test_a_run_of_other_clips_is_not_gone_on_with(tables, new_run):
 def test_a_damaged_state_is_refused_with_the_way_out(new_run):
     run = new_run("damaged_state")
     (run / "last.npz").write_bytes(b"half a file")
-    with pytest.raises(UserError, match="remove .* to begin anew"):
+    with pytest.raises(UserError, match=r"remove .* to begin anew"):
         read_progress(run)
 
 
