@@ -130,6 +130,11 @@ def refuse_silence(peak: float, name: str | Path) -> None:
         raise AudioError(f"{name}: silent (peak below {SILENCE_PEAK:g} of full scale after mixing to mono)")
 
 
+def refuse_unscaled(peak: float, name: str) -> None:
+    if peak > LOUDEST:
+        raise AudioError(f"{name} with a peak of {peak:g}: floats are expected within [-1, 1]")
+
+
 # ---------------------------------------------------------------- decoders
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from audio import LOUDEST, fit_length, is_silent, load_audio, refuse_short, refuse_silence
+from audio import fit_length, is_silent, load_audio, refuse_short, refuse_silence, refuse_unscaled
 from backend import keras
 from calibration import log_likelihood_ratio
 from clip_reader import ClipReader
@@ -137,8 +137,7 @@ def checked_waveform(waveform: np.ndarray, name: str) -> np.ndarray:
     refuse_short(len(waveform) / SAMPLE_RATE, name)
     peak = float(np.abs(waveform).max())
     refuse_silence(peak, name)
-    if peak > LOUDEST:
-        raise AudioError(f"{name}: a peak of {peak:g}; floats are expected within [-1, 1]")
+    refuse_unscaled(peak, name)
     return waveform
 
 

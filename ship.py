@@ -150,9 +150,10 @@ def read_settings(folders: list[Path]) -> dict[Path, Config]:
     """What each cross-validation trained, without a division into parts: columns of one network, if several."""
     configs = {}
     for folder in folders:
-        if (first := next(finished_runs(folder), None)) is None:
+        config = next((config for _, config in finished_runs(folder)), None)
+        if config is None:
             raise UserError(f"{folder}: holds no finished run; a folder of cross_validate.py is needed")
-        configs[folder] = fold_config(first[1], "")
+        configs[folder] = fold_config(config, "")
         if configs[folder].limit is not None or configs[folder].training.sample < 1:
             raise UserError(
                 f"{folder}: measured on a part of the clips (--limit, --sample); what ships learns from all"

@@ -29,7 +29,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from audio import LOUDEST, MIN_SECONDS, MonoStream, fit_length, is_silent
+from audio import MIN_SECONDS, MonoStream, fit_length, is_silent, refuse_unscaled
 from backend import keras
 from config import SAMPLE_RATE
 from errors import AudioError, CommandParser, UserError, run_command
@@ -143,8 +143,7 @@ class StreamingDetector:
             peak = np.abs(samples).max()
             if not np.isfinite(peak):
                 raise AudioError("chunk holds values that are not finite (NaN or infinity)")
-            if peak > LOUDEST:
-                raise AudioError(f"chunk of {kind} with a peak of {peak:g}: floats are expected within [-1, 1]")
+            refuse_unscaled(peak, f"chunk of {kind}")
         return samples
 
     def _hear(self, waveform: np.ndarray) -> list[Window]:
