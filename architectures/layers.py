@@ -19,13 +19,13 @@ def logit_layer(units: int = 1) -> layers.Dense:
     return layers.Dense(units, dtype="float32", name="logit")
 
 
-def convolution_with_norm(x, channels: int, kernel_size: int, strides: int = 1):
-    """Convolution without bias, and batch norm: (b, t, f, c) -> (b, t / strides, f / strides, channels)."""
+def convolution_with_norm(x, channels: int, kernel_size: int, strides: int = 1, norm: layers.Layer | None = None):
+    """Convolution without bias, and batch or other norm: (b, t, f, c) -> (b, t / strides, f / strides, channels)."""
     # he_normal: Glorot's smaller weights would halve the signal at each rectifier
     x = layers.Conv2D(
         channels, kernel_size, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal"
     )(x)
-    return batch_norm()(x)
+    return (norm or batch_norm())(x)
 
 
 @keras.saving.register_keras_serializable(package="spoof_detection")

@@ -12,6 +12,7 @@ normalised; the head sees mean and deviation over time. With ReLU or max-feature
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -56,15 +57,20 @@ SIGHTS: dict[str, Callable] = {
 
 
 def small_resnet(
-    input_shape: tuple[int, int, int], width: float = 1.0, dropout: float = 0.3, sees: str = "fine"
+    input_shape: tuple[int, int, int],
+    width: float = 1.0,
+    dropout: float = 0.3,
+    sees: str = "fine",
+    instance_norm: float = 0.0,
 ) -> keras.Model:
     """(time, frequency, 1) -> logit; `width` multiplies all channels.
 
     `sees` names a column's sight, or those of several columns: "fine,patches". Each column learns from a loss of its
-    own, as if it were trained alone on the same batches; the logit is the mean of theirs.
+    own, as if it were trained alone on the same batches; the logit is the mean of theirs. `instance_norm` is the share
+    of channels that are normalised by their own mean and deviation in this piece, not by those of training.
     """
     inputs = keras.Input(input_shape, name="features")
-    columns = [_column(inputs, width, sight) for sight in sees.split(",")]
+    columns = [_column(inputs, width, sight, instance_norm) for sight in sees.split(",")]
     if len(columns) == 1:
         return keras.Model(inputs, logit_layer()(embedding(columns[0], dropout)), name="small_resnet")
     logits = ColumnLogits(len(columns), name="column_logits")(
@@ -73,11 +79,12 @@ def small_resnet(
     return keras.Model(inputs, ColumnMean(name="logit")(logits), name="small_resnet")
 
 
-def _column(inputs, width: float, sight: str):
+def _column(inputs, width: float, sight: str, instance_norm: float):
     """(b, time, frequency, 1) -> (b, time / 16, frequency / 16, channels)."""
-    x = convolution_with_relu(seen(inputs, sight), round(width * STEM), 5, 2)
+    convolution = partial(convolution_with_relu, instance_norm=instance_norm)
+    x = convolution(seen(inputs, sight), round(width * STEM), 5, 2)
     for channels, stride in RESNET_BLOCKS:
-        x = layers.ReLU()(residual_block(x, round(width * channels), stride, convolution_with_relu))
+        x = layers.ReLU()(residual_block(x, round(width * channels), stride, convolution))
     return x
 
 
@@ -100,9 +107,11 @@ def _parts(network: keras.Model) -> Iterator[tuple[keras.Model, np.ndarray, np.n
         yield keras.Model(network.input, picture), kernel[:, number], bias[number]
 
 
-def tiny_resnet(input_shape: tuple[int, int, int], dropout: float = 0.3, sees: str = "fine") -> keras.Model:
+def tiny_resnet(
+    input_shape: tuple[int, int, int], dropout: float = 0.3, sees: str = "fine", instance_norm: float = 0.0
+) -> keras.Model:
     """small_resnet of two fifths of the width."""
-    return small_resnet(input_shape, width=0.42, dropout=dropout, sees=sees)
+    return small_resnet(input_shape, 0.42, dropout, sees, instance_norm)
 
 
 def small_resmax(
@@ -135,8 +144,18 @@ def residual_block(x, channels: int, stride: int, first: Callable):
     return layers.Add()([x, y])
 
 
-def convolution_with_relu(x, channels: int, size: int, stride: int = 1):
-    return layers.ReLU()(convolution_with_norm(x, channels, size, stride))
+def convolution_with_relu(x, channels: int, size: int, stride: int = 1, instance_norm: float = 0.0):
+    """Some channels normalised over the batch, `instance_norm` of them over time and frequency of each piece alone.
+
+    IBN-Net (Pan et al., ECCV 2018): what a page's style moves in all of a piece is gone from these, kept in the others.
+    """
+    if not 0 <= instance_norm <= 1:
+        raise ValueError(f"instance_norm {instance_norm:g}: a share of channels is 0 to 1")
+    own = round(instance_norm * channels)
+    parts = [convolution_with_norm(x, channels - own, size, stride)] if own < channels else []
+    if own:
+        parts.append(convolution_with_norm(x, own, size, stride, layers.GroupNormalization(groups=own)))
+    return layers.ReLU()(parts[0] if len(parts) == 1 else layers.Concatenate()(parts))
 
 
 def feature_map_with_norm(x, channels: int, size: int, stride: int = 1):

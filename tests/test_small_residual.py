@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from architectures.layers import FineStructure, PatchNormalisation, StatisticsPooling
-from architectures.small_residual import joined, small_resmax, small_resnet, tiny_resnet
+from architectures.small_residual import convolution_with_relu, joined, small_resmax, small_resnet, tiny_resnet
 from backend import keras
 from model import parameter_count
 
@@ -91,11 +91,11 @@ def test_networks_joined_give_the_mean_of_all_their_columns() -> None:
     keras.utils.set_random_seed(0)
     shape, seen = (40, 64, 1), ("fine,patches", "envelope", "fine_to_7khz")
     features = np.random.default_rng(0).normal(-5, 2, (4, *shape)).astype(np.float32)
-    networks = [small_resnet(shape, width=0.3, sees=sight) for sight in seen]
+    networks = [small_resnet(shape, width=0.3, sees=sight, instance_norm=0.5) for sight in seen]
     for network in networks:  # as after training: no bias is zero, no two columns are alike
         rng = np.random.default_rng(1)
         network.set_weights([w + rng.normal(0, 0.02, w.shape).astype(np.float32) ** 2 for w in network.get_weights()])
-    together = small_resnet(shape, width=0.3, sees=",".join(seen))
+    together = small_resnet(shape, width=0.3, sees=",".join(seen), instance_norm=0.5)
     joined(networks, together)
     logits = [np.array(network(features)) for network in networks]
     expected = (2 * logits[0] + logits[1] + logits[2]) / 4  # the first has two columns
@@ -113,3 +113,24 @@ def test_each_column_has_a_logit_of_its_own() -> None:
     np.testing.assert_allclose(both(features), np.mean(logits(features), axis=1, keepdims=True), atol=1e-6)
     joined([alone, small_resnet(shape, width=0.3, sees="patches")], both)
     np.testing.assert_allclose(np.array(logits(features))[:, :1], alone(features), atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_instance_norm_is_of_each_piece_alone(share: float) -> None:
+    """The share of channels that training gives the same whatever else is in the batch, and that no gain changes."""
+    keras.utils.set_random_seed(0)
+    pieces = np.random.default_rng(0).normal(0, 2, (4, 20, 16, 3)).astype(np.float32)
+    given = keras.Input((20, 16, 3))
+    network = keras.Model(given, convolution_with_relu(given, 8, 3, 2, instance_norm=share))
+    together = np.array(network(pieces, training=True))
+    np.testing.assert_allclose(together.shape, (4, 10, 8, 8))
+    louder = np.array(network(np.concatenate([3 * pieces[:1], pieces[1:]]), training=True))
+    alone = np.array(network(pieces[:1], training=True))
+    for other in (alone, louder):
+        same = np.abs(other[0] - together[0]).max(axis=(0, 1)) < 1e-2
+        np.testing.assert_array_equal(same, np.arange(8) >= 8 * (1 - share))
+
+
+def test_a_share_of_channels_is_no_more_than_all() -> None:
+    with pytest.raises(ValueError, match=r"instance_norm 1.5: a share of channels is 0 to 1"):
+        small_resnet((40, 64, 1), instance_norm=1.5)
