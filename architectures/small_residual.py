@@ -67,7 +67,8 @@ def small_resnet(
 
     `sees` names a column's sight, or those of several columns: "fine,patches". Each column learns from a loss of its
     own, as if it were trained alone on the same batches; the logit is the mean of theirs. `instance_norm` is the share
-    of channels that are normalised by their own mean and deviation in this piece, not by those of training.
+    of channels of the stem and of each block's first convolution that are normalised by their own mean and deviation in
+    this piece, not by those of training.
     """
     inputs = keras.Input(input_shape, name="features")
     columns = [_column(inputs, width, sight, instance_norm) for sight in sees.split(",")]
