@@ -3,9 +3,9 @@
 Everything in it serves the pages and systems it has not heard: the network sees fine structure alone, for formants,
 microphones and noise floors are each page's own; augmentations, one on top of the other, hit both classes (one that is
 named three times is drawn three times as often); pages and attacks count evenly; two fifths of each epoch are pairs, a
-recording of --extra and a copy of it, cropped and augmented alike. The detector that ships averages three trainings:
-this one, and two of other seeds with `--model-arg sees=fine_to_7khz`, which does not see the slope that resampling
-leaves below 8 kHz; TRAINING.md has the figures.
+recording of --extra and a copy of it, cropped and augmented alike. Two columns learn side by side, of which one does
+not see the slope that resampling leaves below 8 kHz; half of their channels are normalised by the piece at hand, which
+takes a page's style away. TRAINING.md has the figures.
 
     python main.py --recipe resnet_wild --data wild --extra corpus            # one quarter of the pages measures
     python cross_validate.py --recipe resnet_wild --data wild --extra corpus  # each of them in turn
@@ -17,7 +17,7 @@ PUBLISHED = "-"
 RECIPE = Config(
     recipe="resnet_wild",
     model="small_resnet",
-    model_args={"width": 0.5},
+    model_args={"width": 0.5, "sees": "fine_to_7khz,fine", "instance_norm": 0.5},
     features=FeatureConfig("log_stft", 32_000, window=512),
     training=TrainingConfig(
         split="pages-1-of-4",
