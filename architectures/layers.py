@@ -1,5 +1,7 @@
 """Layers that several networks are made of."""
 
+import math
+
 from backend import keras
 from config import BONAFIDE, SPOOF
 
@@ -26,6 +28,114 @@ def convolution_with_norm(x, channels: int, kernel_size: int, strides: int = 1, 
         channels, kernel_size, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal"
     )(x)
     return (norm or batch_norm())(x)
+
+
+@keras.saving.register_keras_serializable(package="spoof_detection")
+class SharedAndOwnNorm(layers.Layer):
+    """Batch norm of pictures (b, t, f, c), but for the last `own` channels, which each piece normalises by itself.
+
+    Its gradient is written out, and bands and channels are one axis to it. In training that takes half the time of
+    Keras' batch and instance norm, which are more than half of a small network's step on a CPU.
+    """
+
+    def __init__(self, own: int = 0, epsilon: float = 1e-3, **kwargs):
+        super().__init__(**kwargs)
+        self.own, self.epsilon = own, epsilon
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        self.shared = channels - self.own
+        # without autocast, which would round them to half precision
+        self.gamma = self.add_weight(shape=(channels,), initializer="ones", autocast=False, name="gamma")
+        self.beta = self.add_weight(shape=(channels,), initializer="zeros", autocast=False, name="beta")
+        running = {"shape": (self.shared,), "trainable": False, "autocast": False}
+        self.running_mean = self.add_weight(initializer="zeros", name="running_mean", **running)
+        self.running_variance = self.add_weight(initializer="ones", name="running_variance", **running)
+
+    def call(self, x, training=None):
+        training = bool(training) and self.trainable
+        mean, variance = self._moments(ops.stop_gradient(x), training)
+
+        @ops.custom_gradient
+        def normalised(x, gamma, beta, mean, inverse):
+            slope = gamma * inverse  # (b, c), as all but x
+
+            def gradient(*arguments, upstream=None):
+                (upstream,) = arguments if upstream is None else (upstream,)
+                means = _means(upstream)
+                products = (_means(upstream, x) - mean * means) * inverse  # with what x became
+                along = -slope * inverse * self._by_moments(products, training)
+                constant = -slope * self._by_moments(means, training) - along * mean
+                positions = x.shape[1] * x.shape[2]
+                return (
+                    _combined(constant, (upstream, slope), (x, along)),
+                    positions * ops.sum(products, axis=0),
+                    positions * ops.sum(means, axis=0),
+                    ops.zeros_like(mean),  # what goes by way of the moments is in the first
+                    ops.zeros_like(inverse),
+                )
+
+            return _combined(beta - slope * mean, (x, slope)), gradient
+
+        # copies: TensorFlow takes no variables here
+        gamma, beta = ops.copy(self.gamma), ops.copy(self.beta)
+        return normalised(x, gamma, beta, mean, ops.rsqrt(variance + self.epsilon))
+
+    def _moments(self, x, training: bool):
+        """Mean and variance that each piece is normalised by, (b, c); training moves the running ones."""
+        shared_mean, shared_variance = self.running_mean, self.running_variance
+        if not training and not self.own:
+            return ops.expand_dims(shared_mean, 0), ops.expand_dims(shared_variance, 0)
+        mean, square = _means(x), _means(x, x)
+        variance = square - ops.square(mean)
+        if training:
+            shared_mean = ops.mean(mean[:, : self.shared], axis=0)
+            shared_variance = ops.mean(square[:, : self.shared], axis=0) - ops.square(shared_mean)
+            for running, now in ((self.running_mean, shared_mean), (self.running_variance, shared_variance)):
+                running.assign(BATCH_NORM_MOMENTUM * running + (1 - BATCH_NORM_MOMENTUM) * now)
+        # differences of large numbers may end below 0
+        return self._joined(shared_mean, mean), ops.maximum(self._joined(shared_variance, variance), 0)
+
+    def _by_moments(self, values, training: bool):
+        """Of gradients (b, c) what comes by way of the moments: outside training those of shared channels are fixed."""
+        shared = values[:, : self.shared]
+        return self._joined(ops.mean(shared, axis=0) if training else ops.zeros_like(shared), values)
+
+    def _joined(self, shared, own):
+        """(b, c): of the first channels `shared`, for all pieces alike, then those of `own` (b, c)."""
+        return ops.concatenate([ops.zeros_like(own[:, : self.shared]) + shared, own[:, self.shared :]], axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "own": self.own, "epsilon": self.epsilon}
+
+
+def _means(*pictures):
+    """Mean over time and bands of the product of pictures (b, t, f, c): (b, c) in float32."""
+    _, _, bands, channels = pictures[0].shape
+    product = math.prod(map(_in_rows, pictures))
+    return ops.mean(ops.reshape(ops.mean(product, axis=1), (-1, bands, channels)), axis=1)
+
+
+def _combined(constant, *terms):
+    """`constant` (b, c) and, for each term, a picture (b, t, f, c) times its factor (b, c): such a picture."""
+    picture = terms[0][0]
+    bands = picture.shape[2]
+    parts = [_in_rows(picture) * _for_rows(factor, bands) for picture, factor in terms]
+    total = sum(parts[1:], parts[0]) + _for_rows(constant, bands)
+    return ops.cast(ops.reshape(total, (-1, *picture.shape[1:])), picture.dtype)
+
+
+def _in_rows(picture):
+    """(b, t, f, c) -> (b, t, f c), float32: on a CPU long rows are multiplied several times as fast as a few channels."""
+    return ops.cast(ops.reshape(picture, (-1, picture.shape[1], picture.shape[2] * picture.shape[3])), "float32")
+
+
+def _for_rows(values, bands: int):
+    """(b, c) -> (b, 1, f c)."""
+    return ops.expand_dims(ops.tile(values, (1, bands)), 1)
 
 
 @keras.saving.register_keras_serializable(package="spoof_detection")

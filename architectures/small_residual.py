@@ -22,6 +22,7 @@ from architectures.layers import (
     FineStructure,
     MeanRemoval,
     PatchNormalisation,
+    SharedAndOwnNorm,
     StatisticsPooling,
     convolution_with_norm,
     logit_layer,
@@ -137,11 +138,11 @@ def seen(features, sight: str):
 def residual_block(x, channels: int, stride: int, first: Callable):
     """`first`, a convolution and the skip: (b, t, f, c) -> (b, t / stride, f / stride, channels)."""
     y = first(x, channels, 3, stride)
-    y = convolution_with_norm(y, channels, 3)
+    y = convolution_with_norm(y, channels, 3, norm=SharedAndOwnNorm())
     if stride > 1:
         x = layers.AveragePooling2D(stride, padding="same")(x)
     if x.shape[-1] != channels:
-        x = convolution_with_norm(x, channels, 1)
+        x = convolution_with_norm(x, channels, 1, norm=SharedAndOwnNorm())
     return layers.Add()([x, y])
 
 
@@ -152,16 +153,14 @@ def convolution_with_relu(x, channels: int, size: int, stride: int = 1, instance
     """
     if not 0 <= instance_norm <= 1:
         raise ValueError(f"instance_norm {instance_norm:g}: a share of channels is 0 to 1")
-    own = round(instance_norm * channels)
-    parts = [convolution_with_norm(x, channels - own, size, stride)] if own < channels else []
-    if own:
-        parts.append(convolution_with_norm(x, own, size, stride, layers.GroupNormalization(groups=own)))
-    return layers.ReLU()(parts[0] if len(parts) == 1 else layers.Concatenate()(parts))
+    norm = SharedAndOwnNorm(round(instance_norm * channels))
+    return layers.ReLU()(convolution_with_norm(x, channels, size, stride, norm))
 
 
 def feature_map_with_norm(x, channels: int, size: int, stride: int = 1):
     """Maximum of two convolutions, each with batch norm."""
-    return layers.Maximum()([convolution_with_norm(x, channels, size, stride) for _ in range(2)])
+    norms = SharedAndOwnNorm(), SharedAndOwnNorm()
+    return layers.Maximum()([convolution_with_norm(x, channels, size, stride, norm) for norm in norms])
 
 
 def embedding(x, dropout: float):
