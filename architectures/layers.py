@@ -1,6 +1,7 @@
 """Layers that several networks are made of."""
 
-import math
+import operator
+from functools import reduce
 
 from backend import keras
 from config import BONAFIDE, SPOOF
@@ -53,19 +54,21 @@ class SharedAndOwnNorm(layers.Layer):
         self.running_variance = self.add_weight(initializer="ones", name="running_variance", **running)
 
     def call(self, x, training=None):
-        training = bool(training) and self.trainable
-        mean, variance = self._moments(ops.stop_gradient(x), training)
+        if not training or not self.trainable:
+            mean, inverse = self._moments(x)
+            slope = self.gamma * inverse  # (b, c), as all but x
+            return _combined(self.beta - slope * mean, (x, slope))
 
         @ops.custom_gradient
         def normalised(x, gamma, beta, mean, inverse):
-            slope = gamma * inverse  # (b, c), as all but x
+            slope = gamma * inverse
 
             def gradient(*arguments, upstream=None):
                 (upstream,) = arguments if upstream is None else (upstream,)
                 means = _means(upstream)
                 products = (_means(upstream, x) - mean * means) * inverse  # with what x became
-                along = -slope * inverse * self._by_moments(products, training)
-                constant = -slope * self._by_moments(means, training) - along * mean
+                along = -slope * inverse * self._over_batch(products)
+                constant = -slope * self._over_batch(means) - along * mean
                 positions = x.shape[1] * x.shape[2]
                 return (
                     _combined(constant, (upstream, slope), (x, along)),
@@ -78,28 +81,28 @@ class SharedAndOwnNorm(layers.Layer):
             return _combined(beta - slope * mean, (x, slope)), gradient
 
         # copies: TensorFlow takes no variables here
-        gamma, beta = ops.copy(self.gamma), ops.copy(self.beta)
-        return normalised(x, gamma, beta, mean, ops.rsqrt(variance + self.epsilon))
+        return normalised(x, ops.copy(self.gamma), ops.copy(self.beta), *self._batch_moments(ops.stop_gradient(x)))
 
-    def _moments(self, x, training: bool):
-        """Mean and variance that each piece is normalised by, (b, c); training moves the running ones."""
-        shared_mean, shared_variance = self.running_mean, self.running_variance
-        if not training and not self.own:
-            return ops.expand_dims(shared_mean, 0), ops.expand_dims(shared_variance, 0)
-        mean, square = _means(x), _means(x, x)
-        variance = square - ops.square(mean)
-        if training:
-            shared_mean = ops.mean(mean[:, : self.shared], axis=0)
-            shared_variance = ops.mean(square[:, : self.shared], axis=0) - ops.square(shared_mean)
-            for running, now in ((self.running_mean, shared_mean), (self.running_variance, shared_variance)):
-                running.assign(BATCH_NORM_MOMENTUM * running + (1 - BATCH_NORM_MOMENTUM) * now)
-        # differences of large numbers may end below 0
-        return self._joined(shared_mean, mean), ops.maximum(self._joined(shared_variance, variance), 0)
+    def _moments(self, x):
+        """Mean and inverse deviation by which each piece is normalised outside training: (b or 1, c)."""
+        mean, variance = ops.expand_dims(self.running_mean, 0), ops.expand_dims(self.running_variance, 0)
+        if self.own:
+            own_mean = _means(x)
+            own_variance = ops.maximum(_means(x, x) - ops.square(own_mean), 0)
+            mean, variance = self._joined(mean, own_mean), self._joined(variance, own_variance)
+        return mean, ops.rsqrt(variance + self.epsilon)
 
-    def _by_moments(self, values, training: bool):
-        """Of gradients (b, c) what comes by way of the moments: outside training those of shared channels are fixed."""
-        shared = values[:, : self.shared]
-        return self._joined(ops.mean(shared, axis=0) if training else ops.zeros_like(shared), values)
+    def _batch_moments(self, x):
+        """The same in training, (b, c); it moves the running ones."""
+        mean, square = self._over_batch(_means(x)), self._over_batch(_means(x, x))
+        variance = ops.maximum(square - ops.square(mean), 0)  # a difference of large numbers may end below 0
+        for running, now in ((self.running_mean, mean), (self.running_variance, variance)):
+            running.assign(BATCH_NORM_MOMENTUM * running + (1 - BATCH_NORM_MOMENTUM) * now[0, : self.shared])
+        return mean, ops.rsqrt(variance + self.epsilon)
+
+    def _over_batch(self, values):
+        """(b, c) -> (b, c): of the shared channels the mean over all pieces."""
+        return self._joined(ops.mean(values[:, : self.shared], axis=0), values)
 
     def _joined(self, shared, own):
         """(b, c): of the first channels `shared`, for all pieces alike, then those of `own` (b, c)."""
@@ -115,7 +118,7 @@ class SharedAndOwnNorm(layers.Layer):
 def _means(*pictures):
     """Mean over time and bands of the product of pictures (b, t, f, c): (b, c) in float32."""
     _, _, bands, channels = pictures[0].shape
-    product = math.prod(map(_in_rows, pictures))
+    product = reduce(operator.mul, map(_in_rows, pictures))
     return ops.mean(ops.reshape(ops.mean(product, axis=1), (-1, bands, channels)), axis=1)
 
 
@@ -123,13 +126,13 @@ def _combined(constant, *terms):
     """`constant` (b, c) and, for each term, a picture (b, t, f, c) times its factor (b, c): such a picture."""
     picture = terms[0][0]
     bands = picture.shape[2]
-    parts = [_in_rows(picture) * _for_rows(factor, bands) for picture, factor in terms]
-    total = sum(parts[1:], parts[0]) + _for_rows(constant, bands)
+    parts = (_in_rows(picture) * _for_rows(factor, bands) for picture, factor in terms)
+    total = reduce(operator.add, parts) + _for_rows(constant, bands)
     return ops.cast(ops.reshape(total, (-1, *picture.shape[1:])), picture.dtype)
 
 
 def _in_rows(picture):
-    """(b, t, f, c) -> (b, t, f c), float32: on a CPU long rows are multiplied several times as fast as a few channels."""
+    """(b, t, f, c) -> (b, t, f c), float32: a CPU multiplies long rows several times as fast as a few channels."""
     return ops.cast(ops.reshape(picture, (-1, picture.shape[1], picture.shape[2] * picture.shape[3])), "float32")
 
 

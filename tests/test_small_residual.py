@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from architectures.layers import FineStructure, PatchNormalisation, StatisticsPooling
+from architectures.layers import FineStructure, PatchNormalisation, SharedAndOwnNorm, StatisticsPooling
 from architectures.small_residual import convolution_with_relu, joined, small_resmax, small_resnet, tiny_resnet
 from backend import keras
 from model import parameter_count
@@ -113,6 +113,72 @@ def test_each_column_has_a_logit_of_its_own() -> None:
     np.testing.assert_allclose(both(features), np.mean(logits(features), axis=1, keepdims=True), atol=1e-6)
     joined([alone, small_resnet(shape, width=0.3, sees="patches")], both)
     np.testing.assert_allclose(np.array(logits(features))[:, :1], alone(features), atol=1e-5)
+
+
+def between_convolutions(norm: Callable, channels: int) -> keras.Model:
+    """A network of one norm with something to learn before and behind it."""
+    given = keras.Input((10, 9, 1))
+    x = norm(keras.layers.Conv2D(channels, 3, name="before")(given))
+    return keras.Model(given, keras.layers.Conv2D(1, 3, name="behind")(x))
+
+
+@pytest.mark.parametrize("own", [0, 3, 6])
+def test_shared_and_own_norm_is_batch_and_instance_norm_of_keras(own: int) -> None:
+    """Output, what is learned before, within and behind it, and what it remembers: all as Keras' layers have it."""
+    shared = 6 - own
+    batch = keras.layers.BatchNormalization(momentum=0.9)
+    instance = keras.layers.GroupNormalization(groups=max(own, 1))
+
+    def of_keras(x):
+        parts = [batch(x[..., :shared])] if shared else []
+        parts += [instance(x[..., shared:])] if own else []
+        return keras.ops.concatenate(parts, axis=-1)
+
+    keras.utils.set_random_seed(0)
+    theirs = between_convolutions(of_keras, 6)
+    norm = SharedAndOwnNorm(own)
+    ours = between_convolutions(norm, 6)
+    for name in ("before", "behind"):
+        ours.get_layer(name).set_weights(theirs.get_layer(name).get_weights())
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(3, 2, (4, 10, 9, 1)).astype(np.float32), rng.normal(0, 1, (4, 6, 5, 1)).astype(np.float32)
+    for network in (ours, theirs):
+        network.compile(keras.optimizers.SGD(0.1), "mse")
+    for _ in range(3):
+        losses = [network.train_on_batch(x, y) for network in (ours, theirs)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    for name in ("before", "behind"):
+        for mine, other in zip(ours.get_layer(name).get_weights(), theirs.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_allclose(mine, other, atol=1e-4)
+    parts = ([batch] if shared else []) + ([instance] if own else [])
+    for mine, others in ((norm.gamma, "gamma"), (norm.beta, "beta")):
+        together = np.concatenate([np.array(getattr(part, others)) for part in parts])
+        assert np.ptp(together) > 1e-3  # it has learned
+        np.testing.assert_allclose(mine, together, atol=1e-4)
+    if shared:
+        np.testing.assert_allclose(norm.running_mean, batch.moving_mean, atol=1e-4)
+        np.testing.assert_allclose(norm.running_variance, batch.moving_variance, rtol=1e-4)
+    np.testing.assert_allclose(ours(x), theirs(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("own", [0, 2, 4])
+def test_an_explanation_gets_the_slope_of_a_trained_norm(own: int) -> None:
+    """Outside training the moments of shared channels are fixed, those of a piece's own move with it."""
+    keras.utils.set_random_seed(0)
+    network = between_convolutions(SharedAndOwnNorm(own), 4)
+    x = np.random.default_rng(0).normal(1, 1, (1, 10, 9, 1)).astype(np.float32)
+    learning = keras.Sequential([keras.layers.Dense(1, use_bias=False, kernel_initializer="ones"), network])
+    network.trainable = False
+    learning.build(x.shape)
+    learning.compile(keras.optimizers.SGD(1.0), "mse")
+    gain = learning.layers[0].kernel
+
+    def loss(value: float) -> float:
+        return float(np.mean(np.array(network(value * x), np.float64) ** 2))
+
+    expected = (loss(1.01) - loss(0.99)) / 0.02
+    learning.train_on_batch(x, np.zeros((1, 6, 5, 1), np.float32))
+    assert 1 - np.array(gain).item() == pytest.approx(expected, rel=0.02, abs=2e-3)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
