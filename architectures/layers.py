@@ -35,8 +35,8 @@ def convolution_with_norm(x, channels: int, kernel_size: int, strides: int = 1, 
 class SharedAndOwnNorm(layers.Layer):
     """Batch norm of pictures (b, t, f, c), but for the last `own` channels, which each piece normalises by itself.
 
-    Its gradient is written out, and bands and channels are one axis to it. In training that takes half the time of
-    Keras' batch and instance norm, which are more than half of a small network's step on a CPU.
+    Its gradient is written out, and bands and channels are one axis to it: on a CPU half the time in training of Keras'
+    batch or instance norm.
     """
 
     def __init__(self, own: int = 0, epsilon: float = 1e-3, **kwargs):

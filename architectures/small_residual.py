@@ -6,7 +6,7 @@ noise and regular patterns, but no formants, microphone, level or noise floor; `
 normalised; the head sees mean and deviation over time. With ReLU or max-feature-maps (as in ResMax, Kwak et al., ICPR
 2020). ABLATION.md says what each of these brought.
 
-    small_resnet   550 K parameters a column, ReLU; three of half the width, 138 K each, ship as `resmax`
+    small_resnet   550 K parameters a column, ReLU; two of half the width, 138 K each, ship as `resmax`
     tiny_resnet     97 K, for a browser or a telephone: `resmax_tiny`
     small_resmax   410 K, max-feature-maps
 """
