@@ -14,9 +14,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmark_networks import cpu_milliseconds
+
 from architectures import small_residual
 from architectures.layers import batch_norm
-from benchmark_networks import cpu_milliseconds
 from config import Config
 from errors import CommandParser, run_command
 from recipes.resnet_wild import RECIPE

@@ -82,7 +82,7 @@ def test_a_copy_at_a_higher_rate_is_judged_nearly_alike(rate, speech_like):
         hiss = 0.003 * np.random.default_rng(seed).standard_normal(48_000)
         waveform = (0.3 * speech_like(3.0, seed=seed) + hiss).astype(np.float32)
         before, after = (predict_waveform(model, w)["logit"] for w in (waveform, resampled(waveform, rate)))
-        assert after == pytest.approx(before, abs=0.4)  # the column that sees all, alone: up to 1.0
+        assert after == pytest.approx(before, rel=0.15)  # detectors differ in scale; resmax_tiny moves by up to 0.33
 
 
 @pytest.mark.parametrize("name", SHIPPED)
