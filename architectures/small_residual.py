@@ -159,8 +159,7 @@ def convolution_with_relu(x, channels: int, size: int, stride: int = 1, instance
 
 def feature_map_with_norm(x, channels: int, size: int, stride: int = 1):
     """Maximum of two convolutions, each with batch norm."""
-    norms = SharedAndOwnNorm(), SharedAndOwnNorm()
-    return layers.Maximum()([convolution_with_norm(x, channels, size, stride, norm) for norm in norms])
+    return layers.Maximum()([convolution_with_norm(x, channels, size, stride, SharedAndOwnNorm()) for _ in range(2)])
 
 
 def embedding(x, dropout: float):
