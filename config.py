@@ -99,8 +99,8 @@ class TrainingConfig:
     seed: int = 1
 
 
-# settings of which there are only so many
 DEV_CHOSE = {"best": "on which the model was chosen", "last": "which chose nothing but the threshold"}  # by --select
+# settings of which there are only so many
 CHOICES = {
     "schedule": ("sigmoid", "cosine", "halving", "constant"),
     "loss": ("bce", "focal", "oc_softmax", "p2sgrad"),

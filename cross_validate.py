@@ -1,7 +1,7 @@
 """Leave pages out: train on three quarters of the pages, score the fourth, in turn; figures of all of them together.
 
     python cross_validate.py --data wild --extra corpus --recipe resnet_wild
-    python cross_validate.py --data wild --recipe resnet_wild --model lcnn --conditions clean,1s,mp3
+    python cross_validate.py --data wild --extra corpus --recipe resnet_wild --model lcnn --conditions clean,1s,mp3
 
 Takes every option of main.py but --split. Nothing is chosen on the pages that measure: the last epoch is kept
 (`--select last`). Each clip is judged once, as predict_audio judges it, by the model that heard nothing of its page,

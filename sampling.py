@@ -50,6 +50,15 @@ def recording_rows(table: pd.DataFrame) -> np.ndarray:
     return fakes.fillna(-1).to_numpy(np.int64)
 
 
+def check_pairs(table: pd.DataFrame, training: TrainingConfig) -> None:
+    """Refuse pairs where there are none."""
+    if training.balance == "groups" and training.pairs and (recording_rows(table) < 0).all():
+        raise UserError(
+            "pairs: no fake names a recording of the same table in the column source; "
+            "give copies with --extra (training_corpus.py makes them), or --pairs 0"
+        )
+
+
 def grouped_epoch(table: pd.DataFrame, training: TrainingConfig, epoch: int) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of one epoch as long as the table, drawn by groups, and is-with-the-clip-before.
 
@@ -57,11 +66,10 @@ def grouped_epoch(table: pd.DataFrame, training: TrainingConfig, epoch: int) -> 
     other way. The rest is drawn clip by clip.
     """
     rng = np.random.default_rng([training.seed, epoch])
+    check_pairs(table, training)
     recordings = recording_rows(table) if training.pairs else np.full(len(table), -1)
     copies, others = np.flatnonzero(recordings >= 0), np.flatnonzero(recordings < 0)
     pairs = min(round(training.pairs * len(table) / 2), len(table) // 2)
-    if pairs and not len(copies):
-        raise UserError("pairs: no fake names a recording of the same table in the column source; leave them out")
 
     def drawn(rows: np.ndarray, count: int) -> np.ndarray:
         return rng.choice(rows, count, p=group_shares(table.iloc[rows], training.extra_share)) if count else rows[:0]

@@ -1,8 +1,5 @@
 """Layers that several networks are made of."""
 
-import operator
-from functools import reduce
-
 from backend import keras
 from config import BONAFIDE, SPOOF
 
@@ -35,27 +32,29 @@ def convolution_with_norm(x, channels: int, kernel_size: int, strides: int = 1, 
 class SharedAndOwnNorm(layers.Layer):
     """Batch norm of pictures (b, t, f, c), but for the last `own` channels, which each piece normalises by itself.
 
-    Its gradient is written out, and bands and channels are one axis to it: on a CPU half the time in training of Keras'
-    batch or instance norm.
+    Time and bands are of a fixed size, as they are one axis with the channels to it; its gradient is written out. Both
+    is for speed on a CPU (benchmarks/benchmark_norm.py).
     """
 
-    def __init__(self, own: int = 0, epsilon: float = 1e-3, **kwargs):
+    def __init__(self, own: int = 0, momentum: float = BATCH_NORM_MOMENTUM, epsilon: float = 1e-3, **kwargs):
         super().__init__(**kwargs)
-        self.own, self.epsilon = own, epsilon
+        self.own, self.momentum, self.epsilon = own, momentum, epsilon
 
     def build(self, input_shape):
         channels = input_shape[-1]
         self.shared = channels - self.own
+        if not 0 <= self.own <= channels:
+            raise ValueError(f"own {self.own}: of {channels} channels")
         # without autocast, which would round them to half precision
         self.gamma = self.add_weight(shape=(channels,), initializer="ones", autocast=False, name="gamma")
         self.beta = self.add_weight(shape=(channels,), initializer="zeros", autocast=False, name="beta")
-        running = {"shape": (self.shared,), "trainable": False, "autocast": False}
-        self.running_mean = self.add_weight(initializer="zeros", name="running_mean", **running)
-        self.running_variance = self.add_weight(initializer="ones", name="running_variance", **running)
+        moving = {"shape": (self.shared,), "trainable": False, "autocast": False}
+        self.moving_mean = self.add_weight(initializer="zeros", name="moving_mean", **moving)
+        self.moving_variance = self.add_weight(initializer="ones", name="moving_variance", **moving)
 
     def call(self, x, training=None):
         if not training or not self.trainable:
-            mean, inverse = self._moments(x)
+            mean, inverse = self._scaling(x)
             slope = self.gamma * inverse  # (b, c), as all but x
             return _combined(self.beta - slope * mean, (x, slope))
 
@@ -63,7 +62,7 @@ class SharedAndOwnNorm(layers.Layer):
         def normalised(x, gamma, beta, mean, inverse):
             slope = gamma * inverse
 
-            def gradient(*arguments, upstream=None):
+            def gradient(*arguments, upstream=None):  # by this name in PyTorch alone
                 (upstream,) = arguments if upstream is None else (upstream,)
                 means = _means(upstream)
                 products = (_means(upstream, x) - mean * means) * inverse  # with what x became
@@ -81,23 +80,23 @@ class SharedAndOwnNorm(layers.Layer):
             return _combined(beta - slope * mean, (x, slope)), gradient
 
         # copies: TensorFlow takes no variables here
-        return normalised(x, ops.copy(self.gamma), ops.copy(self.beta), *self._batch_moments(ops.stop_gradient(x)))
+        return normalised(x, ops.copy(self.gamma), ops.copy(self.beta), *self._batch_scaling(ops.stop_gradient(x)))
 
-    def _moments(self, x):
+    def _scaling(self, x):
         """Mean and inverse deviation by which each piece is normalised outside training: (b or 1, c)."""
-        mean, variance = ops.expand_dims(self.running_mean, 0), ops.expand_dims(self.running_variance, 0)
+        mean, variance = ops.expand_dims(self.moving_mean, 0), ops.expand_dims(self.moving_variance, 0)
         if self.own:
             own_mean = _means(x)
             own_variance = ops.maximum(_means(x, x) - ops.square(own_mean), 0)
             mean, variance = self._joined(mean, own_mean), self._joined(variance, own_variance)
         return mean, ops.rsqrt(variance + self.epsilon)
 
-    def _batch_moments(self, x):
-        """The same in training, (b, c); it moves the running ones."""
+    def _batch_scaling(self, x):
+        """The same in training, (b, c); it moves the moving averages."""
         mean, square = self._over_batch(_means(x)), self._over_batch(_means(x, x))
         variance = ops.maximum(square - ops.square(mean), 0)  # a difference of large numbers may end below 0
-        for running, now in ((self.running_mean, mean), (self.running_variance, variance)):
-            running.assign(BATCH_NORM_MOMENTUM * running + (1 - BATCH_NORM_MOMENTUM) * now[0, : self.shared])
+        for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(self.momentum * moving + (1 - self.momentum) * now[0, : self.shared])
         return mean, ops.rsqrt(variance + self.epsilon)
 
     def _over_batch(self, values):
@@ -106,19 +105,20 @@ class SharedAndOwnNorm(layers.Layer):
 
     def _joined(self, shared, own):
         """(b, c): of the first channels `shared`, for all pieces alike, then those of `own` (b, c)."""
-        return ops.concatenate([ops.zeros_like(own[:, : self.shared]) + shared, own[:, self.shared :]], axis=1)
+        of_each = ops.broadcast_to(shared, (ops.shape(own)[0], self.shared))
+        return ops.concatenate([of_each, own[:, self.shared :]], axis=1)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "own": self.own, "epsilon": self.epsilon}
+        return {**super().get_config(), "own": self.own, "momentum": self.momentum, "epsilon": self.epsilon}
 
 
-def _means(*pictures):
-    """Mean over time and bands of the product of pictures (b, t, f, c): (b, c) in float32."""
-    _, _, bands, channels = pictures[0].shape
-    product = reduce(operator.mul, map(_in_rows, pictures))
+def _means(picture, times=None):
+    """Mean over time and bands of a picture (b, t, f, c), or of the product of two: (b, c) in float32."""
+    _, _, bands, channels = picture.shape
+    product = _in_rows(picture) if times is None else _in_rows(picture) * _in_rows(times)
     return ops.mean(ops.reshape(ops.mean(product, axis=1), (-1, bands, channels)), axis=1)
 
 
@@ -126,8 +126,7 @@ def _combined(constant, *terms):
     """`constant` (b, c) and, for each term, a picture (b, t, f, c) times its factor (b, c): such a picture."""
     picture = terms[0][0]
     bands = picture.shape[2]
-    parts = (_in_rows(picture) * _for_rows(factor, bands) for picture, factor in terms)
-    total = reduce(operator.add, parts) + _for_rows(constant, bands)
+    total = sum((_in_rows(one) * _for_rows(factor, bands) for one, factor in terms), _for_rows(constant, bands))
     return ops.cast(ops.reshape(total, (-1, *picture.shape[1:])), picture.dtype)
 
 

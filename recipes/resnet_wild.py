@@ -4,8 +4,8 @@ Everything in it serves the pages and systems it has not heard: the network sees
 microphones and noise floors are each page's own; augmentations, one on top of the other, hit both classes (one that is
 named three times is drawn three times as often); pages and attacks count evenly; two fifths of each epoch are pairs, a
 recording of --extra and a copy of it, cropped and augmented alike. Two columns learn side by side, of which one does
-not see the slope that resampling leaves below 8 kHz; half of their channels are normalised by the piece at hand, which
-takes a page's style away. TRAINING.md has the figures.
+not see the slope that resampling leaves below 8 kHz; half of the channels of each block's first convolution are
+normalised by the piece at hand, which takes a page's style away. TRAINING.md has the figures.
 
     python main.py --recipe resnet_wild --data wild --extra corpus            # one quarter of the pages measures
     python cross_validate.py --recipe resnet_wild --data wild --extra corpus  # each of them in turn

@@ -225,3 +225,9 @@ def test_what_makes_no_sense_is_refused_in_one_line(words, message, capsys):
     assert run(*words) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_pairs_without_copies_are_refused_before_there_is_a_run(dataset, tmp_path, capsys):
+    assert run("--data", dataset, "--recipe", "resnet_wild", "--runs", tmp_path / "runs") == 2
+    assert "give copies with --extra (training_corpus.py makes them), or --pairs 0" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

@@ -1,4 +1,4 @@
-"""What the README tells people to type exists, and its tables are complete."""
+"""What the documents tell people to type exists, and the README's tables are complete."""
 
 import re
 import runpy
@@ -13,14 +13,26 @@ from recipes import recipe_names
 from splits import SPLITS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+README, TRAINING, ABLATION = (
+    (REPOSITORY / f"{name}.md").read_text(encoding="utf-8") for name in ("README", "TRAINING", "ABLATION")
+)
 
 
-def commands() -> list[list[str]]:
-    """Every line of the README that runs one of our scripts, as words."""
-    lines = [line for kind, block in BLOCKS if not kind for line in block.splitlines()]
-    lines += re.findall(r"`(python [^`]+)`", README)
+def blocks_of(document: str) -> list[tuple[str, str]]:
+    """Language (often none) and text of every block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", document, flags=re.MULTILINE | re.DOTALL)
+
+
+BLOCKS = blocks_of(README)
+
+
+def commands(*documents: str) -> list[list[str]]:
+    """Every line of them that runs one of our scripts, as words, with the variables that they set filled in."""
+    text = "\n".join(documents or [README])
+    lines = [line for kind, block in blocks_of(text) if not kind for line in block.splitlines()]
+    lines += re.findall(r"`(python [^`]+)`", text)
+    variables = dict(re.findall(r'\b(\w+)="([^"]*)"', text))
+    lines = [re.sub(r"\$(\w+)", lambda found: variables.get(found[1], found[0]), line) for line in lines]
     words = [re.sub(r"[\[\]]", " ", line).split("#")[0].split() for line in lines]
     return [w[1:] for w in words if len(w) > 1 and w[0] in ("python", ".venv/bin/python") and w[1].endswith(".py")]
 
@@ -31,15 +43,27 @@ def test_the_readme_has_commands_for_every_script_a_user_runs():
     assert all((REPOSITORY / script).is_file() for script in scripts)
 
 
-@pytest.mark.parametrize("script", sorted({words[0] for words in commands() if "--" in " ".join(words)}))
-def test_flags_in_the_readme_exist(script, monkeypatch, capsys):
+EVERYWHERE = commands(README, TRAINING, ABLATION)
+
+
+@pytest.mark.parametrize("script", sorted({words[0] for words in EVERYWHERE if "--" in " ".join(words)}))
+def test_flags_in_the_documents_exist(script, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [script, "--help"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(REPOSITORY / script), run_name="__main__")
     assert ended.value.code == 0
     known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
-    used = {word for words in commands() if words[0] == script for word in words if word.startswith("--")}
+    used = {word for words in EVERYWHERE if words[0] == script for word in words if word.startswith("--")}
     assert used <= known
+
+
+def test_a_folder_that_a_command_takes_was_named_before():
+    named = set()
+    for line in "".join(block for _, block in blocks_of(TRAINING)).splitlines():
+        command, _, comment = line.partition("#")
+        assert set(re.findall(r"runs/cv-\w+", command)) <= named, line
+        named |= set(re.findall(r"runs/cv-\w+", comment))
+    assert named and not re.findall(r"runs/cv-\w+", ABLATION)
 
 
 def test_make_targets_in_the_readme_exist():

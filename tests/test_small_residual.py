@@ -1,5 +1,8 @@
 """What the small residual networks are deaf to, and what they see of time."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,8 @@ from architectures.layers import FineStructure, PatchNormalisation, SharedAndOwn
 from architectures.small_residual import convolution_with_relu, joined, small_resmax, small_resnet, tiny_resnet
 from backend import keras
 from model import parameter_count
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize("sight", ["fine", "fine_to_7khz", "envelope"])
@@ -156,9 +161,48 @@ def test_shared_and_own_norm_is_batch_and_instance_norm_of_keras(own: int) -> No
         assert np.ptp(together) > 1e-3  # it has learned
         np.testing.assert_allclose(mine, together, atol=1e-4)
     if shared:
-        np.testing.assert_allclose(norm.running_mean, batch.moving_mean, atol=1e-4)
-        np.testing.assert_allclose(norm.running_variance, batch.moving_variance, rtol=1e-4)
+        np.testing.assert_allclose(norm.moving_mean, batch.moving_mean, atol=1e-4)
+        np.testing.assert_allclose(norm.moving_variance, batch.moving_variance, rtol=1e-4)
     np.testing.assert_allclose(ours(x), theirs(x), atol=1e-4)
+
+
+ON_JAX = """
+from test_small_residual import *
+assert keras.backend.backend() == "jax"
+for own in (0, 3, 6):
+    test_shared_and_own_norm_is_batch_and_instance_norm_of_keras(own)
+"""
+
+
+@pytest.mark.slow
+def test_on_jax_the_norm_is_that_of_keras_too() -> None:
+    pytest.importorskip("jax")
+    environment = os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": os.pathsep.join([str(REPOSITORY), "tests"])}
+    subprocess.run([sys.executable, "-c", ON_JAX], cwd=REPOSITORY, env=environment, check=True)
+
+
+@pytest.mark.parametrize("own", [0, 3, 6])
+def test_half_precision_learns_nearly_the_same(own: int) -> None:
+    """What a step of one and the same network changes, of each weight, in bfloat16 as in float32."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(3, 2, (16, 10, 9, 1)).astype(np.float32), rng.normal(0, 1, (16, 6, 5, 1)).astype(np.float32)
+    steps, moving = [], []
+    for policy in ("float32", "mixed_bfloat16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            keras.utils.set_random_seed(0)
+            network = between_convolutions(SharedAndOwnNorm(own), 6)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        network.compile(keras.optimizers.SGD(0.1), "mse")
+        before = [np.array(v) for v in network.trainable_variables]
+        network.train_on_batch(x, y)
+        steps.append([np.array(v) - b for v, b in zip(network.trainable_variables, before, strict=True)])
+        moving.append([np.array(v) for v in network.non_trainable_variables])
+    for exact, rounded in zip(*steps, strict=True):
+        assert np.abs(rounded - exact).max() < 0.03 * max(np.abs(step).max() for step in steps[0])
+    for exact, rounded in zip(*moving, strict=True):
+        np.testing.assert_allclose(rounded, exact, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("own", [0, 2, 4])
@@ -166,6 +210,8 @@ def test_an_explanation_gets_the_slope_of_a_trained_norm(own: int) -> None:
     """Outside training the moments of shared channels are fixed, those of a piece's own move with it."""
     keras.utils.set_random_seed(0)
     network = between_convolutions(SharedAndOwnNorm(own), 4)
+    rng = np.random.default_rng(1)  # as after training
+    network.layers[2].set_weights([rng.uniform(0.5, 2, w.shape) for w in network.layers[2].get_weights()])
     x = np.random.default_rng(0).normal(1, 1, (1, 10, 9, 1)).astype(np.float32)
     learning = keras.Sequential([keras.layers.Dense(1, use_bias=False, kernel_initializer="ones"), network])
     network.trainable = False
@@ -182,7 +228,7 @@ def test_an_explanation_gets_the_slope_of_a_trained_norm(own: int) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_instance_norm_is_of_each_piece_alone(share: float) -> None:
+def test_instance_norm_is_of_each_piece_alone(tmp_path: Path, share: float) -> None:
     """The share of channels that training gives the same whatever else is in the batch, and that no gain changes."""
     keras.utils.set_random_seed(0)
     pieces = np.random.default_rng(0).normal(0, 2, (4, 20, 16, 3)).astype(np.float32)
@@ -195,8 +241,13 @@ def test_instance_norm_is_of_each_piece_alone(share: float) -> None:
     for other in (alone, louder):
         same = np.abs(other[0] - together[0]).max(axis=(0, 1)) < 1e-2
         np.testing.assert_array_equal(same, np.arange(8) >= 8 * (1 - share))
+    network.save(tmp_path / "kept.keras")
+    again = keras.models.load_model(tmp_path / "kept.keras")
+    np.testing.assert_array_equal(again(pieces), network(pieces))
 
 
 def test_a_share_of_channels_is_no_more_than_all() -> None:
     with pytest.raises(ValueError, match=r"instance_norm 1.5: a share of channels is 0 to 1"):
         small_resnet((40, 64, 1), instance_norm=1.5)
+    with pytest.raises(ValueError, match="own 9: of 8 channels"):
+        SharedAndOwnNorm(9).build((None, 4, 4, 8))
