@@ -32,7 +32,8 @@ def commands(*documents: str) -> list[list[str]]:
     lines = [line for kind, block in blocks_of(text) if not kind for line in block.splitlines()]
     lines += re.findall(r"`(python [^`]+)`", text)
     variables = dict(re.findall(r'\b(\w+)="([^"]*)"', text))
-    lines = [re.sub(r"\$(\w+)", lambda found: variables.get(found[1], found[0]), line) for line in lines]
+    for _ in range(2):  # a variable may hold another
+        lines = [re.sub(r"\$(\w+)", lambda found: variables.get(found[1], found[0]), line) for line in lines]
     words = [re.sub(r"[\[\]]", " ", line).split("#")[0].split() for line in lines]
     return [w[1:] for w in words if len(w) > 1 and w[0] in ("python", ".venv/bin/python") and w[1].endswith(".py")]
 
