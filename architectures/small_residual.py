@@ -40,8 +40,8 @@ def fine_structure_to_7khz(x):
     """The fine structure of the lower seven eighths of a log-STFT, 7 kHz, zero above: (b, t, f, 1) -> the same.
 
     The slope just below 8 kHz tells what was resampled from a higher rate: on demo pages five fakes in six, and fewer
-    than half of the recordings. Of the others a network that sees it calls four to six times as many synthetic once they
-    were stored at 48 kHz.
+    than half of the recordings. Of the others a network that sees it calls four to six times as many synthetic once
+    they were stored at 48 kHz.
     """
     hidden = x.shape[2] // 8
     x = layers.Cropping2D(((0, 0), (0, hidden)), dtype="float32")(x)  # a log spectrum does not fit bfloat16
