@@ -1,6 +1,6 @@
 """Run the notebooks from top to bottom in an empty folder and keep what they show.
 
-    python examples/execute.py                       all of them, after every change of a cell; about three minutes
+    python examples/execute.py                       all of them, after a change of a cell or of resmax; three minutes
     python examples/execute.py quickstart.ipynb      one
 
 They run with the files of this project, and what they write (corpus, runs, results) goes to a temporary folder.
@@ -21,6 +21,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 EXAMPLES = Path(__file__).resolve().parent
+DETECTOR = EXAMPLES.parent / "pretrained" / "resmax.keras"
 NOTEBOOKS = ("quickstart.ipynb", "score_your_own.ipynb")  # in this order: the second takes the first one's detector
 PICTURES = "savefig.dpi: 85\n"  # for matplotlib; in a notebook that somebody runs they have 130
 COLOURS = 128  # of a picture that is kept: a third of the bytes
@@ -28,10 +29,10 @@ EMBEDDED = re.compile(r'(?<=src="data:image/png;base64,)[^"]+')
 SECONDS = 600  # that a cell may take
 
 
-def code_hash(notebook: nbformat.NotebookNode) -> str:
-    """What the outputs of a notebook belong to: its code, cell by cell."""
+def made_of(notebook: nbformat.NotebookNode) -> str:
+    """What the outputs of a notebook belong to, hashed: its code, cell by cell, and the detector that ships."""
     code = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    return hashlib.sha256(code.encode()).hexdigest()
+    return hashlib.sha256(code.encode() + DETECTOR.read_bytes()).hexdigest()
 
 
 def fewer_colours(picture: str) -> str:
@@ -64,7 +65,7 @@ def execute(path: Path, work: Path) -> nbformat.NotebookNode:
     client.execute(env={**os.environ, **{name: str(value) for name, value in own.items()}})
     shrink_pictures(notebook)
     notebook.metadata["language_info"] = {"name": "python"}  # without the version of whoever ran it
-    notebook.metadata["code_sha256"] = code_hash(notebook)
+    notebook.metadata["made_of_sha256"] = made_of(notebook)
     return notebook
 
 

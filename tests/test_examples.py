@@ -18,7 +18,7 @@ from inference import CSV_COLUMNS, DEFAULT_MODEL
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
-from execute import EMBEDDED, NOTEBOOKS, code_hash, execute  # noqa: E402
+from execute import EMBEDDED, NOTEBOOKS, execute, made_of  # noqa: E402
 
 LARGEST = 400_000  # bytes of a notebook
 REFRESH = "run `python examples/execute.py`"
@@ -79,7 +79,9 @@ def test_committed_notebook_is_whole_and_small(name):
     notebook = read(name)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
-    assert notebook.metadata.get("code_sha256") == code_hash(notebook), f"{name}: outputs of other code, {REFRESH}"
+    assert notebook.metadata.get("made_of_sha256") == made_of(notebook), (
+        f"{name}: outputs of other code or another detector, {REFRESH}"
+    )
     assert (EXAMPLES / name).stat().st_size < LARGEST
     check_outputs(name, notebook)
     words = [cell.source for cell in notebook.cells] + [printed(notebook)]
