@@ -30,6 +30,7 @@ from backend import keras
 from config import DEFAULT_FEATURES
 from errors import UserError
 from feature_extraction import feature_shape
+from model import parameter_count
 
 layers, ops = keras.layers, keras.ops
 
@@ -50,10 +51,6 @@ RGB_STEM = 7 * 7 * 64 * (3 - 1)
 @cache
 def built(build: Callable[..., keras.Model], front_end: str) -> keras.Model:
     return build(feature_shape(DEFAULT_FEATURES[front_end]))
-
-
-def trainable(network: keras.Model) -> int:
-    return sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
 
 
 def numbers(tensor) -> np.ndarray:
@@ -122,7 +119,7 @@ def test_simple_cnn_is_four_convolutions_with_pooling() -> None:
 
 
 def test_resnet50_has_the_published_parameters() -> None:
-    assert trainable(built(resnet50, "mel")) == 25_557_032 - IMAGENET_HEAD - RGB_STEM == 23_503_809
+    assert parameter_count(built(resnet50, "mel")) == 25_557_032 - IMAGENET_HEAD - RGB_STEM == 23_503_809
 
 
 def test_resnet50_has_sixteen_blocks_in_four_stages() -> None:
@@ -137,9 +134,9 @@ SECOND_LSTM_BIAS = 2 * 2 * 4 * 48  # PyTorch has it in each layer and direction
 
 
 def test_lcnn_has_the_published_parameters() -> None:
-    assert trainable(built(lcnn, "lfcc")) == 269_729 - SECOND_LSTM_BIAS == 268_961
+    assert parameter_count(built(lcnn, "lfcc")) == 269_729 - SECOND_LSTM_BIAS == 268_961
     # the margin-softmax systems end at their embedding: no logit there
-    assert trainable(lcnn((401, 60, 1), embedding=64)) == 275_840 - SECOND_LSTM_BIAS + (64 + 1)
+    assert parameter_count(lcnn((401, 60, 1), embedding=64)) == 275_840 - SECOND_LSTM_BIAS + (64 + 1)
 
 
 def test_lcnn_has_the_tensors_of_the_public_checkpoint(shared_data: Path) -> None:
@@ -207,7 +204,7 @@ def test_lcnn_refuses_a_picture_that_its_poolings_would_empty() -> None:
 
 
 def test_res2net50_has_the_published_parameters() -> None:
-    count = trainable(built(res2net50, "mel"))
+    count = parameter_count(built(res2net50, "mel"))
     assert count == 23_645_897
     assert count + IMAGENET_HEAD + RGB_STEM == 25_699_120  # published as 25.7 M
     assert built(res2net50, "mel").count_params() == 23_705_389
@@ -216,8 +213,8 @@ def test_res2net50_has_the_published_parameters() -> None:
 def test_thin_se_res2net50_has_the_published_parameters() -> None:
     network = built(se_res2net50_thin, "cqt")
     second_class = 2 * 128 + 1
-    assert trainable(network) + second_class == 923_102  # published as 0.92 M
-    assert (trainable(network), network.count_params()) == (922_845, 933_025)
+    assert parameter_count(network) + second_class == 923_102  # published as 0.92 M
+    assert (parameter_count(network), network.count_params()) == (922_845, 933_025)
 
 
 def test_thin_se_res2net50_keeps_the_picture_until_the_second_stage() -> None:
@@ -311,7 +308,7 @@ def test_res_efficient_cnn_is_efficientnet_and_its_adapters() -> None:
     adapters = sum(c * (c // 4) + c // 4 + (c // 4) * c for c in channels)
     unused_normalization = 3 + 3 + 1
     assert network.count_params() == 4_049_571 - unused_normalization + adapters + (1280 + 1) == 4_131_361
-    assert trainable(network) == 4_089_345
+    assert parameter_count(network) == 4_089_345
     ends = [layer.name for layer in network.layers if layer.name.endswith("_add") and "adapter" in layer.name]
     assert ends == [f"adapter_{name}_add" for name in STAGE_ENDS]
     fewer = res_efficient_cnn((32, 32, 1), adapter_stages=[3, 7], adapter_reduction=8)

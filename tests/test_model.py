@@ -22,6 +22,7 @@ from model import (
     build_network,
     find_model,
     load_model,
+    parameter_count,
     read_card,
     resmax,
     save_model,
@@ -57,17 +58,13 @@ def trained(waveforms: np.ndarray) -> tuple[keras.Model, list[float]]:
     return model, [float(model.train_on_batch(waveforms, labels)) for _ in range(8)]
 
 
-def _trainable(network: keras.Model) -> int:
-    return sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
-
-
 # ---------------------------------------------------------------- the published network
 
 
 def test_parameters_of_the_paper() -> None:
     network = resmax((282, 100, 1), units=2)
     assert network.count_params() == 261_994
-    assert _trainable(network) == 261_306
+    assert parameter_count(network) == 261_306
     assert resmax((250, 513, 1), units=2).count_params() == 265_322
     # every model here ends in one logit: the second unit's 640 weights and bias are gone
     assert resmax((282, 100, 1)).count_params() == 261_994 - 641
