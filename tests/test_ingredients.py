@@ -170,6 +170,7 @@ print(json.dumps(progress.history))
 """
 
 
+@pytest.mark.slow
 def test_jax_trains_without_tensorflow(tables, new_run):
     run, teacher = new_run("jax"), new_run("teacher")
     train(tiny_config(epochs=(2,)), tables["train"], tables["dev"], teacher)
