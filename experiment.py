@@ -24,7 +24,7 @@ from data_utils import read_dataset
 from demo_corpus import DEMO_FOLDER, write_demo_corpus
 from errors import UserError
 from protocols import UNKNOWN_SPEAKER
-from sampling import check_pairs
+from sampling import recording_rows
 from splits import SPLIT_ORDER, split_table, stratified_sample, with_extra
 
 SHOWN_ATTACKS = 8  # named in the lines about the data
@@ -53,7 +53,8 @@ def prepare_tables(config: Config) -> dict[str, pd.DataFrame]:
     if config.extra is not None:
         extra = read_dataset(config.extra).usable(config.allow_missing)
         tables["train"] = with_extra(tables, extra, official=config.training.split == "official")
-    check_pairs(tables["train"], config.training)
+    if config.training.balance == "groups" and config.training.pairs:
+        recording_rows(tables["train"])  # refused now, not in the first epoch
     for name, rows in tables.items():
         bonafide, spoof = class_counts(rows).values()
         attacks = sorted(set(rows["attack"]) - {"-"})

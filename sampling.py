@@ -42,21 +42,20 @@ def group_shares(table: pd.DataFrame, extra_share: float) -> np.ndarray:
 
 
 def recording_rows(table: pd.DataFrame) -> np.ndarray:
-    """For every fake the row of the recording it was made of, by the column `source`; -1 where there is none."""
+    """For every fake the row of the recording it was made of, by the column `source`; -1 where there is none.
+
+    Refused where no fake has one: there are no pairs to draw.
+    """
     recordings = table.reset_index(drop=True)
     recordings = recordings[(recordings["label"] == BONAFIDE) & (recordings["source"] != "-")]
     row_of = {source: row for row, source in recordings["source"].items()}
     fakes = table["source"].map(row_of).where(table["label"] == SPOOF, np.nan)
-    return fakes.fillna(-1).to_numpy(np.int64)
-
-
-def check_pairs(table: pd.DataFrame, training: TrainingConfig) -> None:
-    """Refuse pairs where there are none."""
-    if training.balance == "groups" and training.pairs and (recording_rows(table) < 0).all():
+    if fakes.isna().all():
         raise UserError(
             "pairs: no fake names a recording of the same table in the column source; "
             "give copies with --extra (training_corpus.py makes them), or --pairs 0"
         )
+    return fakes.fillna(-1).to_numpy(np.int64)
 
 
 def grouped_epoch(table: pd.DataFrame, training: TrainingConfig, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +65,6 @@ def grouped_epoch(table: pd.DataFrame, training: TrainingConfig, epoch: int) -> 
     other way. The rest is drawn clip by clip.
     """
     rng = np.random.default_rng([training.seed, epoch])
-    check_pairs(table, training)
     recordings = recording_rows(table) if training.pairs else np.full(len(table), -1)
     copies, others = np.flatnonzero(recordings >= 0), np.flatnonzero(recordings < 0)
     pairs = min(round(training.pairs * len(table) / 2), len(table) // 2)

@@ -40,11 +40,10 @@ class KerasNorms:
 
 def training_step():
     """One step of the recipe on a batch of noise, run once to be compiled."""
-    config = RECIPE
-    set_up_keras(config.training)
-    _, trainer = compile_model(config)
+    set_up_keras(RECIPE.training)
+    _, trainer = compile_model(RECIPE)
     rng = np.random.default_rng(0)
-    clips = rng.normal(0, 0.1, (config.training.batch_size, config.features.samples)).astype(np.float32)
+    clips = rng.normal(0, 0.1, (RECIPE.training.batch_size, RECIPE.features.samples)).astype(np.float32)
     labels = np.arange(len(clips), dtype=np.float32)[:, None] % 2
 
     def step() -> None:
