@@ -1,16 +1,23 @@
-"""More recorded speech from Debian's packages: telephone prompts, and words that volunteers read for children's games.
+"""More recorded speech from Debian's packages: telephone prompts, words volunteers read for children, a game's lines.
 
     apt-get download asterisk-core-sounds-{en,es,fr,it,ru}-g722 ktuberling-data klettres-data
     for f in *.deb; do dpkg-deb -x $f unpacked; done
     python more_recordings.py unpacked --out recorded
 
-One folder of sound files counts as one speaker. Most files are short: they are joined in a drawn order, each faded
-over 5 ms, to clips of 4-8 s, so that a joint proves nothing. 16 kHz mono FLAC and manifest.csv (all bona fide, the
-page is package and language). Licences: asterisk CC-BY-SA-3.0, ktuberling and klettres GPL-2+.
+In another folder, as there is more of it than one wants of a voice:
+
+    apt-get download tuxpaint-stamps-default fillets-ng-data-{cs,nl}
+    for f in *.deb; do dpkg-deb -x $f more_unpacked; done
+    python more_recordings.py more_unpacked --out more_recorded --most 60
+
+Whose voice a sound file is, its path tells. Most files are short: they are joined in a drawn order, each faded over 5
+ms, to clips of 4-8 s, so that a joint proves nothing. 16 kHz mono FLAC and manifest.csv (all bona fide, the page is
+package and speaker). Licences: asterisk CC-BY-SA-3.0, the others GPL-2+.
 """
 
 import argparse
 import csv
+import re
 from pathlib import Path
 
 import av
@@ -21,10 +28,12 @@ from audio import load_audio, write_flac
 from config import SAMPLE_RATE
 from errors import AudioError, CommandParser, UserError, ctrl_c, run_command
 
-SOURCES = {  # package -> where its sounds are, one folder a speaker
-    "asterisk": "usr/share/asterisk/sounds/*",
-    "ktuberling": "usr/share/ktuberling/sounds/*",
-    "klettres": "usr/share/klettres/*",
+SOURCES = {  # package -> its sound files; the group is, or the groups are, the speaker
+    "asterisk": r"asterisk/sounds/([^/]+)/",
+    "ktuberling": r"ktuberling/sounds/([^/]+)/",
+    "klettres": r"klettres/([^/]+)/",
+    "tuxpaint": r"tuxpaint/stamps/.*_desc_(\w+)\.ogg$",  # a language each
+    "fillets": r"fillets-ng/sound/.*/(cs|nl)/(?:[^/]*-)?([mv])[-.][^/]*$",  # the small fish and the big one
 }
 SUFFIXES = {".g722", ".ogg", ".wav"}
 TWICE = {"sr@ijekavian", "sr@ijekavianlatin", "sr@latin"}  # the files of sr again
@@ -44,6 +53,18 @@ def read(path: Path) -> np.ndarray:
     if not frames:
         raise AudioError(f"{path}: holds no audio samples")
     return np.concatenate(frames).astype(np.float32) / 32768
+
+
+def sound_files(unpacked: Path) -> dict[tuple[str, str], list[Path]]:
+    """(package, speaker) -> the sound files, both in order of the packages above and then of the names."""
+    paths = [path for path in sorted(unpacked.rglob("*")) if path.suffix in SUFFIXES and path.is_file()]
+    found: dict[tuple[str, str], list[Path]] = {}
+    for package, pattern in SOURCES.items():
+        for path in paths:
+            told = re.match(f"usr/share/(?:games/)?{pattern}", path.relative_to(unpacked).as_posix())
+            if told and told[1] not in TWICE:
+                found.setdefault((package, "-".join(told.groups())), []).append(path)
+    return found
 
 
 def joined(files: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
@@ -66,20 +87,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("unpacked", type=Path, metavar="DIR", help="folder that the packages were unpacked in")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the clips")
     parser.add_argument("--seed", type=int, default=1, help="of the order in which files are joined (default 1)")
+    parser.add_argument("--most", type=int, metavar="N", help="clips of one speaker (default: all that there are)")
     options = parser.parse_args(arguments)
     if options.seed < 0:
         raise UserError(f"--seed {options.seed}: must be 0 or more")
-    speakers = []
-    for name, pattern in SOURCES.items():
-        folders = (folder for folder in sorted(options.unpacked.glob(pattern)) if folder.name not in TWICE)
-        for folder in folders:
-            files = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
-            if files:
-                speakers.append((name, folder.name, files))
+    if (options.most or 1) < 1:
+        raise UserError(f"--most {options.most}: must be at least 1")
+    speakers = sound_files(options.unpacked)
     if not speakers:
         raise UserError(f"{options.unpacked}: no sounds of {', '.join(SOURCES)} there; see --help")
     rows, problems = [], []
-    for number, (package, language, paths) in enumerate(tqdm(speakers, unit="speaker", disable=None)):
+    progress = tqdm(speakers.items(), unit="speaker", disable=None)
+    for number, ((package, speaker), paths) in enumerate(progress):
         ctrl_c.check()
         files = []
         for path in paths:
@@ -92,11 +111,12 @@ def main(arguments: list[str] | None = None) -> int:
                 files.append(waveform)
         if sum(map(len, files)) < FEWEST * SAMPLE_RATE:
             continue
-        for i, clip in enumerate(joined(files, np.random.default_rng((options.seed, number)))):
-            name = f"{package}-{language}-{i:04d}.flac"
+        clips = joined(files, np.random.default_rng((options.seed, number)))
+        for i, clip in enumerate(clips[: options.most]):
+            name = f"{package}-{speaker}-{i:04d}.flac"
             options.out.mkdir(parents=True, exist_ok=True)
             write_flac(options.out / name, clip)
-            rows.append((name, "bonafide", "-", f"{package}-{language}", "train", f"debian/{package}/{language}"))
+            rows.append((name, "bonafide", "-", f"{package}-{speaker}", "train", f"debian/{package}/{speaker}"))
     if not rows:
         raise UserError(f"{options.unpacked}: no speaker with {FEWEST} s of sound that can be read")
     with (options.out / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
