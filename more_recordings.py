@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.seed < 0:
         raise UserError(f"--seed {options.seed}: must be 0 or more")
-    if (options.most or 1) < 1:
+    if options.most is not None and options.most < 1:
         raise UserError(f"--most {options.most}: must be at least 1")
     speakers = sound_files(options.unpacked)
     if not speakers:

@@ -26,23 +26,25 @@ import pandas as pd
 
 from architectures.small_residual import joined
 from backend import keras
-from calibration import operating_point
 from checkpoint import read_progress
 from compare import finished_runs
 from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, Config, settings_key, write_json
-from cross_validate import (
-    errors_by,
-    extra_families,
-    figures,
-    fold_config,
-    kind_errors,
-    read_logits,
-    unheard_families,
-)
+from cross_validate import fold_config
 from data_utils import read_dataset
 from errors import CommandParser, UserError, run_command
 from experiment import claimed, class_counts, environment, logged, prepare_tables, training_process
-from inference import judge
+from fold_figures import (
+    common_point,
+    errors_by,
+    extra_families,
+    figures,
+    kind_errors,
+    mean_scores,
+    settings_of,
+    sights,
+    unheard_families,
+    verdicts,
+)
 from losses import COSINE_LOSSES
 from metrics import error_rates
 from model import (
@@ -55,14 +57,12 @@ from model import (
     set_operating_point,
     spoof_logits,
 )
-from robustness import CONDITIONS
 from splits import clips_key, stratified_sample, with_extra
 from training import set_up_keras, train
 from training_corpus import recording_names
 
 WATCHED = 400  # clips whose loss is printed after each epoch; they are trained on as well
 ENVIRONMENT = "environment.json"  # beside what was trained on all: with what, and at which commit
-BAND = 0.05  # share of wrong verdicts of either class that bounds the uncertain band
 
 
 def all_clips(table: pd.DataFrame, config: Config) -> pd.DataFrame:
@@ -118,42 +118,11 @@ def dataset_name(place: str | None) -> str | None:
     return place and (Path(place).parent if Path(place).is_file() else Path(place)).resolve().name
 
 
-def read_scores(folders: dict[Path, Config]) -> dict[str, pd.DataFrame]:
-    """The out-of-fold scores of cross-validations by condition: the mean over the columns of all."""
-    first = next(iter(folders))
-    names = sorted(file.name for file in first.glob("scores_*.csv"))
-    if "scores_clean.csv" not in names:
-        raise UserError(f"{first}: holds no scores_clean.csv; a folder of cross_validate.py is needed, clean included")
-    weights, scores = [len(sights(config)) for config in folders.values()], {}
-    for name in names:
-        for folder in folders:
-            if not (folder / name).is_file():
-                raise UserError(f"{folder}: holds no {name}, which {first} does: finish cross_validate.py")
-        tables = [read_logits(folder / name).set_index("utterance_id") for folder in folders]
-        if any(set(table.index) != set(tables[0].index) for table in tables):
-            raise UserError(f"{name} of {', '.join(map(str, folders))}: not the same clips")
-        total = sum(weight * table["spoof_logit"] for weight, table in zip(weights, tables, strict=True))
-        mean = tables[0].assign(spoof_logit=total / sum(weights)).reset_index()
-        # seeds divide the pages differently: what lies in one part of each division was unheard by all
-        divisions = [table["fold"].reindex(tables[0].index) for table in tables]
-        mean["fold"] = [" ".join(parts) for parts in zip(*divisions, strict=True)]
-        scores[name.removeprefix("scores_").removesuffix(".csv")] = mean
-    return {name: scores[name] for name in CONDITIONS if name in scores}
-
-
-def sights(config: Config) -> list[str]:
-    """What the columns of a network see; other networks than small_resnet are one column."""
-    return config.model_args.get("sees", "fine").split(",")
-
-
 def read_settings(folders: list[Path]) -> dict[Path, Config]:
     """What each cross-validation trained, without a division into parts: columns of one network, if several."""
     configs = {}
     for folder in folders:
-        config = next((config for _, config in finished_runs(folder)), None)
-        if config is None:
-            raise UserError(f"{folder}: holds no finished run; a folder of cross_validate.py is needed")
-        configs[folder] = fold_config(config, "")
+        configs[folder] = fold_config(settings_of(folder), "")
         if configs[folder].limit is not None or configs[folder].training.sample < 1:
             raise UserError(
                 f"{folder}: measured on a part of the clips (--limit, --sample); what ships learns from all"
@@ -196,16 +165,6 @@ def named(config: Config) -> Config:
     return replace(config, data=dataset_name(config.data), extra=dataset_name(config.extra), training=training)
 
 
-def verdicts(scores: pd.DataFrame, point: dict[str, Any]) -> dict[str, float]:
-    """Errors at the threshold; how many clips get a verdict other than uncertain, and how many of those are wrong."""
-    frr, far = error_rates(-scores["spoof_logit"], scores["label"], -point["threshold"])
-    verdict = np.array([judge(logit, point)["verdict"] for logit in scores["spoof_logit"]])
-    decided = verdict != "uncertain"
-    wrong = decided & (verdict != np.array(LABELS)[scores["label"]])
-    share = float(wrong.sum() / decided.sum()) if decided.any() else None
-    return {"far": far, "frr": frr, "decided": float(decided.mean()), "wrong_of_decided": share}
-
-
 def heard_clips(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """Every clip that a training heard, once; also one that the dataset and --extra, or two of these, both hold."""
     heard = pd.concat([table if "extra" in table else table.assign(extra=False) for table in tables])
@@ -239,8 +198,7 @@ def make_card(
     `trained_in` is the `environment` of then, which may be long before the card is written.
     """
     config = named(configs[0])
-    together = pd.concat(scores.values())
-    point = operating_point(-together["spoof_logit"].to_numpy(np.float64), together["label"].to_numpy(), BAND)
+    point, together = common_point(scores), pd.concat(scores.values())
     clean = scores["clean"]
     point["windows"] = "all"  # cross_validate.py and inference.py hear all of a clip
     point |= {f"dev_{label}": count for label, count in class_counts(clean).items()}
@@ -334,7 +292,9 @@ def taught_on_all(config: Config) -> Config:
 def ship(folders: list[Path], name: str, about: dict[str, Any]) -> Path:
     """Train on everything into folder/all, of each folder; then write the model and its card to pretrained/."""
     configs = read_settings(folders)
-    scores = read_scores(configs)
+    scores = mean_scores(configs)
+    if "clean" not in scores:
+        raise UserError(f"{folders[0]}: holds no scores_clean.csv; cross_validate.py must measure clean, too")
     config = configs[folders[0]]
     table = read_dataset(Path(config.data)).usable(config.allow_missing)
     check_scores(scores["clean"], table, folders[0])

@@ -9,10 +9,10 @@ import soundfile
 
 import cross_validate
 import training_corpus
-from config import BONAFIDE, LABELS, SAMPLE_RATE, SPOOF, read_config
-from cross_validate import errors_by, figures, format_pages, kind_errors, page_errors, unheard_families
+from config import BONAFIDE, LABELS, SAMPLE_RATE, read_config
 from data_utils import read_dataset
 from errors import run_command
+from fold_figures import read_logits, write_logits
 from metrics import compute_eer
 from score_files import read_scores
 from splits import split_table
@@ -50,7 +50,7 @@ def test_every_clip_is_judged_once_by_a_model_that_did_not_hear_its_page(
     options += [0.001, "--balance", "groups", "--runs", tmp_path / "runs", "--conditions", "1s"]
     assert run(*options) == 0
     (folder,) = (tmp_path / "runs").glob("cv-*")
-    scores = cross_validate.read_logits(folder / "scores_1s.csv")
+    scores = read_logits(folder / "scores_1s.csv")
     assert scores["utterance_id"].is_unique
     splits = {fold: split_table(read_dataset(dataset).usable(), fold) for fold in judging}
     for fold, table in splits.items():
@@ -77,7 +77,7 @@ def test_every_clip_is_judged_once_by_a_model_that_did_not_hear_its_page(
         assert read_config(Path(teacher) / "config.json").training.split == config.training.split
     assert capsys.readouterr().out.count(f"taught by {folder}") == 2
 
-    cross_validate.write_logits(folder / "scores_1s.csv", scores.iloc[:-3])
+    write_logits(folder / "scores_1s.csv", scores.iloc[:-3])
     assert run(*options) == 1  # as if three clips could not have been read
     assert "1s: 3 of 16 clips could not be judged" in capsys.readouterr().out
 
@@ -123,17 +123,6 @@ def test_what_trains_a_part_holds_nothing_of_its_pages_nor_copies_of_them(datase
     assert sorted(heard) == sorted(table["path"])  # each clip once
 
 
-def scored(rows):
-    return pd.DataFrame(rows, columns=["page", "label", "spoof_logit"]).assign(fold="pages-1-of-4")
-
-
-def test_names_of_clips_and_pages_stay_the_words_they_are(tmp_path):
-    columns = {"utterance_id": ["001", "002"], "page": ["None", "7"], "kind": "NA", "family": "-", "attack": "-"}
-    scores = pd.DataFrame(columns | {"label": [0, 1], "fold": "1", "spoof_logit": [-0.1, 2 / 3]})
-    cross_validate.write_logits(tmp_path / "scores.csv", scores)
-    pd.testing.assert_frame_equal(cross_validate.read_logits(tmp_path / "scores.csv"), scores, check_dtype=False)
-
-
 def test_figures_of_conditions_measured_before_are_kept(tmp_path):
     for rows in (
         {"1s": {"clips": 4.0, "eer": 0.5}},
@@ -143,71 +132,6 @@ def test_figures_of_conditions_measured_before_are_kept(tmp_path):
         cross_validate.keep_figures(tmp_path / "figures.csv", rows)
     kept = pd.read_csv(tmp_path / "figures.csv")
     assert kept.to_numpy().tolist() == [["clean", 4.0, 0.1], ["1s", 5.0, 0.25]]
-
-
-def test_a_page_counts_with_both_classes_only():
-    rows = [("both", BONAFIDE, -1.0), ("both", SPOOF, 1.0), ("mixed", BONAFIDE, 1.0), ("mixed", SPOOF, -1.0)]
-    errors = errors_by(scored([*rows, ("recordings", BONAFIDE, 5.0)]), "page")
-    assert errors.to_dict() == {"both": 0.0, "mixed": 1.0}
-
-
-def test_a_page_of_recordings_alone_can_make_the_errors_of_all():
-    """Each page is told without an error, all together are not: one page of recordings lies where fakes lie."""
-    rows = [("quiet", BONAFIDE, -4.0)] * 6 + [("studio", BONAFIDE, 1.0)] * 2
-    rows += [("quiet", SPOOF, 0.5)] * 3 + [("demo", SPOOF, 3.0)] * 5
-    pages = page_errors(scored(rows))
-    assert pages.index.tolist() == ["quiet", "studio", "demo"]  # most wrong first
-    assert pages["rejected"].tolist() == [0, 2, 0] and pages["accepted"].tolist() == [3, 0, 0]
-    assert pages["eer"].iloc[0] == 0 and pages["eer"].iloc[1:].isna().all()
-    assert pages["rejected"].sum() / 8 == 0.25 and pages["accepted"].sum() / 8 == 0.375
-    lines = format_pages(pages).splitlines()
-    assert lines[1].split() == ["6", "0", "3", "3", "0.0", "quiet"]
-    assert lines[2].split() == ["2", "2", "0", "0", "-", "studio"]
-
-
-def test_figures_of_known_scores():
-    rng = np.random.default_rng(0)
-    rows = [(f"p{i % 10}", label, rng.normal(2 * label, 1)) for i in range(400) for label in (BONAFIDE, SPOOF)]
-    scores = scored(rows)
-    scores["fold"] = np.where(scores["page"] < "p5", "pages-1-of-4", "pages-2-of-4")
-    row = figures(scores)
-    assert row["clips"] == 800
-    assert row["eer"] == pytest.approx(0.159, abs=0.03)  # two normals, two deviations apart
-    assert row["low_clips"] < row["eer"] < row["high_clips"]
-    assert row["low_pages"] < row["eer"] < row["high_pages"]
-    assert row["eer_of_pages"] == pytest.approx(errors_by(scores, "page").mean())
-    # one fold's scores shifted: each fold is as good as before, together they are not
-    shifted = scores.assign(spoof_logit=scores["spoof_logit"] + 4 * (scores["page"] < "p5"))
-    pd.testing.assert_series_equal(errors_by(shifted, "fold"), errors_by(scores, "fold"))
-    assert figures(shifted)["eer"] > row["eer"] + 0.1
-
-
-def test_kinds_are_measured_against_all_recordings():
-    rows = [("p", BONAFIDE, 0.0), ("q", BONAFIDE, 1.0), ("p", SPOOF, 2.0), ("p", SPOOF, -1.0), ("q", SPOOF, 0.5)]
-    scores = scored(rows).assign(kind=["-", "-", "tts", "vc", "-"])
-    assert kind_errors(scores).to_dict() == {"tts": 0.0, "vc": 1.0}
-
-
-def test_families_that_two_parts_hold_were_heard():
-    rows = [("p", BONAFIDE, 0.0), ("q", BONAFIDE, 1.0), *[("p", SPOOF, 2.0), ("q", SPOOF, -1.0)] * 2]
-    scores = scored(rows).assign(
-        fold=["pages-1-of-4", "pages-2-of-4"] * 3,
-        family=["-", "-", "VITS", "VITS", "WaveNet", "-"],  # of the last, its attack stands for it
-        attack=["-", "-", "a", "b", "c", "d"],
-    )
-    unheard = unheard_families(scores, set())
-    assert unheard["fakes"] == 2 and unheard["clips"] == 4 and unheard["eer"] == 0.5
-    assert unheard_families(scores[scores["family"] == "VITS"], set()) == {}
-    # also those of which a part was heard, in another part of the pages or in --extra; here one part has none left
-    named = scores.assign(family=["-", "-", "VITS", "VITS", "Glow-TTS+HiFi-GAN", "-"])
-    assert unheard_families(named, {"hifigan"})["fakes"] == 1
-    assert unheard_families(named.replace("VITS", "HiFi-GAN"), set())["fakes"] == 1
-    assert unheard_families(named, {"hifigan", "d"}) == {}
-    # a name that holds another is of its kind, and so are known abbreviations
-    held = scores.assign(family=["-", "-", "VITS", "VITS", "Unit-HiFiGAN", "QPPWG"])
-    assert unheard_families(held, set())["fakes"] == 2
-    assert unheard_families(held, {"hifigan"})["fakes"] == 1
-    assert unheard_families(held, {"hifigan", "parallelwavegan"}) == {}
 
 
 @pytest.mark.parametrize(

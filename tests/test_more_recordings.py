@@ -1,4 +1,4 @@
-"""Sound files of packages become clips of 4-8 s, a speaker a folder."""
+"""Sound files of packages become clips of 4-8 s, by speaker, whom the path of a file tells."""
 
 import av
 import numpy as np
@@ -9,7 +9,7 @@ from audio import load_audio
 from config import BONAFIDE, SAMPLE_RATE
 from data_utils import read_dataset
 from errors import UserError
-from more_recordings import main, read
+from more_recordings import main, read, sound_files
 
 
 def write_g722(path, waveform):
@@ -47,6 +47,49 @@ def test_folders_become_speakers_and_files_are_joined(tmp_path, speech_like, cap
     assert len(table) == 4  # three files of 1.7 s each
     for path in table["path"]:
         assert 4 <= len(load_audio(path)) / SAMPLE_RATE <= 8
+
+
+def test_whose_voice_a_file_is(tmp_path):
+    spoken = {
+        "klettres/da/alpha/a.ogg": ("klettres", "da"),
+        "tuxpaint/stamps/animals/fish/shark_desc_fr.ogg": ("tuxpaint", "fr"),
+        "tuxpaint/stamps/town/car_desc_fr.ogg": ("tuxpaint", "fr"),
+        "games/fillets-ng/sound/airplane/nl/let-m-divna.ogg": ("fillets", "nl-m"),
+        "games/fillets-ng/sound/rush/nl/m-zvlastni.ogg": ("fillets", "nl-m"),
+        "games/fillets-ng/sound/fdto/cs/nacekala-v.ogg": ("fillets", "cs-v"),
+    }
+    others = [
+        "tuxpaint/stamps/animals/fish/shark.ogg",  # not a description but a noise
+        "games/fillets-ng/sound/briefcase/cs/help15.ogg",  # somebody else
+        "klettres/da/alpha/a.txt",
+        "sounds/klettres/da/a.ogg",
+    ]
+    for name in [*spoken, *others]:
+        path = tmp_path / "usr/share" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = sound_files(tmp_path)
+    assert {path.relative_to(tmp_path / "usr/share").as_posix() for paths in found.values() for path in paths} == set(
+        spoken
+    )
+    for name, speaker in spoken.items():
+        assert tmp_path / "usr/share" / name in found[speaker]
+
+
+def test_at_most_so_many_clips_of_a_speaker(tmp_path, speech_like, capsys):
+    for language, count in (("fr", 10), ("ro", 6)):
+        for i in range(count):
+            path = tmp_path / f"usr/share/tuxpaint/stamps/{i}_desc_{language}.ogg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sf.write(path, 0.3 * speech_like(4.5, seed=i), SAMPLE_RATE)
+    for most, counts in (([], {"fr": 10, "ro": 6}), (["--most", "7"], {"fr": 7, "ro": 6})):
+        out = tmp_path / f"out{len(most)}"
+        assert main([str(tmp_path), "--out", str(out), *most]) == 0
+        assert read_dataset(out).usable()["speaker"].value_counts().to_dict() == {
+            f"tuxpaint-{language}": count for language, count in counts.items()
+        }
+    with pytest.raises(UserError, match="--most 0: must be at least 1"):
+        main([str(tmp_path), "--out", str(tmp_path / "out"), "--most", "0"])
 
 
 def test_a_folder_without_packages(tmp_path):

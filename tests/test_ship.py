@@ -9,46 +9,22 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from cross_validations import cross_validation
 
 import model as model_file
 import ship
 from backend import keras
 from checkpoint import Progress
-from config import BONAFIDE, SPOOF, Config, FeatureConfig, TrainingConfig
-from cross_validate import read_logits, write_logits
+from config import SPOOF, Config, FeatureConfig, TrainingConfig
 from errors import run_command
-from experiment import prepare_tables
+from fold_figures import mean_scores, read_logits, write_logits
 from inference import operating_point, predict_waveform
 from metrics import compute_eer, error_rates
 from model import build_model, load_model, read_card, save_model, spoof_logits
-from splits import clips_key
 
 CONFIG = Config(
     recipe="tiny", model="simple_cnn", features=FeatureConfig("mel", 16_000), training=TrainingConfig(select="last")
 )
-
-
-def cross_validation(folder: Path, data: Path, config: Config, seed: int) -> Path:
-    """A finished cross-validation of eight pages in two conditions."""
-    rng = np.random.default_rng(seed)
-    table = pd.read_csv(data).fillna("-")
-    table = table[table["split"] != "eval"].assign(family="-")
-    for part in (1, 2):
-        run = folder / f"part{part}"
-        run.mkdir(parents=True)
-        training = replace(config.training, seed=seed, split=f"pages-{part}-of-4")
-        config = replace(config, data=str(data), training=training)
-        config.write(run / "config.json")
-        tables = prepare_tables(config)
-        progress = Progress(clips=clips_key({name: tables[name] for name in ("train", "dev")}))
-        np.savez(run / "last.npz", progress=json.dumps(asdict(progress)))
-        (run / "metrics.json").write_text("{}", encoding="utf-8")  # it is finished
-    label = np.where(table["label"] == "spoof", SPOOF, BONAFIDE)
-    for condition, shift in (("clean", 1.5), ("1s", 1.0)):
-        scores = table.assign(utterance_id=table["path"], label=label, fold=f"pages-{1 + seed % 4}-of-4")
-        scores = scores.assign(spoof_logit=rng.normal(shift * (2 * label - 1), 1))
-        write_logits(folder / f"scores_{condition}.csv", scores.sample(frac=1, random_state=seed))
-    return folder
 
 
 @pytest.fixture
@@ -240,10 +216,10 @@ def test_several_ship_as_one_network_that_gives_the_mean_of_their_columns(data, 
     card = read_card(tmp_path / "pretrained" / "voice.keras")
     seeds = [{"training.seed": 1, "model_args.sees": "fine,patches"}, {"training.seed": 2, "model_args.sees": None}]
     assert card["trainings"] == seeds and card["config"]["model_args"]["sees"] == "fine,patches,fine"
-    alone = [ship.read_scores(ship.read_settings([folder]))["clean"] for folder in folders]
+    alone = [mean_scores(ship.read_settings([folder]))["clean"] for folder in folders]
     errors = [compute_eer(-scores["spoof_logit"], scores["label"])[0] for scores in alone]
     assert card["leave_pages_out"]["clean"]["eer"] < min(errors)  # chance errors of the two cancel
-    both = ship.read_scores(ship.read_settings(folders))["clean"]
+    both = mean_scores(ship.read_settings(folders))["clean"]
     assert set(both["fold"]) == {"pages-2-of-4 pages-3-of-4"}  # one part of the first division, one of the second
 
     other = cross_validation(tmp_path / "cv-3", data, replace(first, model_args={"width": 0.3}), 3)
@@ -265,7 +241,7 @@ def test_several_ship_as_one_network_that_gives_the_mean_of_their_columns(data, 
     assert "a JSON object is needed" in capsys.readouterr().err
     (folders[1] / "scores_1s.csv").unlink()
     assert run_command(lambda: ship.main([*map(str, folders), "--name", "second"])) == 2
-    assert "holds no scores_1s.csv" in capsys.readouterr().err
+    assert "scores_1s.csv: is not there" in capsys.readouterr().err
 
 
 def test_teachers_are_trained_on_all_before_their_pupil(data, trained, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ LAYERS = (
     "released_vocoders model checkpoint clip_reader sampling data_generator inference relevance faithfulness score",
     "explain streaming timeline",
     "distillation training torch_file import_weights training_corpus robustness recipes worst_errors report eda",
-    "experiment compare main cross_validate ship verdict_words uploads app",
+    "experiment compare fold_figures main cross_validate ship verdict_words uploads app",
 )
 ORDER = " ".join(LAYERS).split()
 HEAVY = {"keras", "tensorflow", "backend"}  # seconds to import
