@@ -67,6 +67,7 @@ def train(
                 f"{run}: was trained on {progress.backend}, this is {backend}; set KERAS_BACKEND, or remove the run"
             )
         checkpoint.read()
+        write_history(progress, run)  # of a run that was killed after its last state was written it lacks that epoch
     progress.backend, progress.clips, progress.dev = backend, clips, clips_key({"dev": dev_table})
     train_table = train_table.reset_index(drop=True)
     reader = ClipReader(train_table, training.cache)
@@ -104,7 +105,6 @@ def train(
             write_history(progress, run)
             log_to_tensorboard(row)
             print(line)  # last: what is printed is safe
-    write_history(progress, run)  # again, for a run that was killed after its last state was written
     if progress.finished and training.swa:
         batches = training_batches(reader, config, progress.epoch)
         use_average(model, checkpoint, progress, batches, dev_reader, always=training.select == "last")

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,15 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"development data not here: {path}")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_learning_curves() -> Iterator[None]:
+    """A training paints its curves after every epoch, which takes longer than what a tiny network learns in one."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "training" in sys.modules:  # of the tests that were collected some train
+            patch.setattr("training.learning_curves", lambda history, path: path.write_bytes(b""))
+        yield
 
 
 @pytest.fixture

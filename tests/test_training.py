@@ -14,6 +14,7 @@ from config import SPOOF
 from data_generator import training_batches
 from errors import UserError
 from model import load_model
+from plots import learning_curves
 from training import compile_model, dev_figures, speed_line, throughput, train
 
 pytestmark = pytest.mark.usefixtures("tiny_in_the_list")
@@ -51,10 +52,14 @@ def test_a_kill_while_the_checkpoint_is_written_loses_one_epoch_at_most(tables, 
         train(config, tables["train"], tables["dev"], run)
     assert (run / "last.npz").read_bytes() == before
     assert read_progress(run).epoch == 1
+    (run / "history.csv").unlink()  # as if killed before it was written
+    train(config, tables["train"], tables["dev"], run, stop_after=1)
+    assert len(pd.read_csv(run / "history.csv")) == 1
     assert train(config, tables["train"], tables["dev"], run).epoch == 3
 
 
-def test_training_learns_and_keeps_the_epoch_with_the_best_dev_eer(tables, new_run):
+def test_training_learns_and_keeps_the_epoch_with_the_best_dev_eer(tables, new_run, monkeypatch):
+    monkeypatch.setattr("training.learning_curves", learning_curves)  # in other tests they are not painted
     run = new_run("learns")
     progress = train(tiny_config(epochs=(6,)), tables["train"], tables["dev"], run)
     history = pd.read_csv(run / "history.csv")
