@@ -10,7 +10,7 @@ import inference
 from backend import keras
 from clip_reader import ClipReader
 from data_utils import read_dataset
-from inference import DEFAULT_MODEL, judge_clips, predict_audio, predict_waveform
+from inference import DEFAULT_MODEL, judge_clips, operating_point, predict_audio, predict_waveform
 from metrics import compute_eer
 from model import PRETRAINED, load_model, parameter_count, read_card, sha256, spoof_logits
 from robustness import CONDITIONS, resampled
@@ -76,13 +76,18 @@ def test_the_same_logit_as_where_it_was_trained(name):
 
 @pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
 def test_a_copy_at_a_higher_rate_is_judged_nearly_alike(rate, speech_like):
-    """Resampling leaves a slope below 8 kHz, and on demo pages most fakes have it: it must not become the verdict."""
+    """Resampling leaves a slope below 8 kHz, and on demo pages most fakes have it: it must not become the verdict.
+
+    A clip at the threshold, which is uncertain, must stay uncertain.
+    """
     model = load_model(DEFAULT_MODEL)
+    point = operating_point(model)
+    low, high = point["uncertain"]
     for seed in range(3):
         hiss = 0.003 * np.random.default_rng(seed).standard_normal(48_000)
         waveform = (0.3 * speech_like(3.0, seed=seed) + hiss).astype(np.float32)
         before, after = (predict_waveform(model, w)["logit"] for w in (waveform, resampled(waveform, rate)))
-        assert after == pytest.approx(before, rel=0.15)  # detectors differ in scale; resmax_tiny moves by up to 0.33
+        assert low < point["threshold"] + after - before < high
 
 
 @pytest.mark.parametrize("name", SHIPPED)
