@@ -1,10 +1,10 @@
 # make run    train and evaluate on the demo corpus (or: make run ARGS="--data LA --recipe resmax_la")
 # make app    the web page, on http://localhost:8501 (or: make app ARGS="--server.port 8080")
-# make test   the tests, without the slow ones
+# make test   the tests, without the slow and the long ones
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: run app test test-slow lint clean
+.PHONY: run app test test-slow test-long lint clean
 
 run: .venv/run.stamp
 	.venv/bin/python main.py $(ARGS)
@@ -17,6 +17,9 @@ test: .venv/dev.stamp
 
 test-slow: .venv/dev.stamp
 	.venv/bin/python -m pytest -n 2 --dist loadfile -m slow
+
+test-long: .venv/dev.stamp
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m long
 
 lint: .venv/dev.stamp
 	.venv/bin/ruff check .

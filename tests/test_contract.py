@@ -21,7 +21,7 @@ def models() -> dict[str, keras.Model]:
         def __missing__(self, name: str) -> keras.Model:
             keras.utils.set_random_seed(1)
             model = self.setdefault(name, build_model(contract.small(name)))
-            for _ in range(5):
+            for _ in range(2):
                 model(contract.clips()[0], training=True)
             return model
 
@@ -47,13 +47,13 @@ def test_saving(models: dict, tmp_path: Path) -> None:
     assert contract.saving({name: models[name] for name in MODELS}, tmp_path) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
 def test_export(name: str, models: dict, tmp_path: Path) -> None:
     assert contract.export(models[name], tmp_path) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
 def test_learning(name: str, models: dict) -> None:
     assert contract.learning(models[name]) == []

@@ -40,7 +40,7 @@ def run(*words):
     return run_command(lambda: cross_validate.main([*map(str, words)]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_clip_is_judged_once_by_a_model_that_did_not_hear_its_page(
     dataset, tmp_path, capsys, monkeypatch, unpainted
 ):

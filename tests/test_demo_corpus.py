@@ -234,7 +234,7 @@ def chance_band(label: np.ndarray) -> float:
     return 3.5 * 0.5 * np.sqrt(0.25 / (label == 0).sum() + 0.25 / (label == 1).sum())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_trivial_feature_alone_beats_chance(large_corpus):
     for split in ("train", "eval"):
         part = large_corpus[split]
@@ -245,7 +245,7 @@ def test_no_trivial_feature_alone_beats_chance(large_corpus):
             assert abs(eer - 0.5) < chance_band(part["label"]), f"{name} alone gives {eer:.1%} on {split}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["logistic", "forest"])
 def test_all_trivial_features_together_stay_near_chance(large_corpus, model):
     train, evaluation = large_corpus["train"], large_corpus["eval"]
@@ -257,7 +257,7 @@ def test_all_trivial_features_together_stay_near_chance(large_corpus, model):
     assert abs(eer - 0.5) < chance_band(evaluation["label"]), f"{model} on trivial features: {eer:.1%}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_marks_of_resynthesis_carry_over_to_unseen_attacks(large_corpus):
     """The control of the tests above: such a learner does well where there is something to learn."""
     train, evaluation = large_corpus["train"], large_corpus["eval"]

@@ -133,7 +133,7 @@ def written_here() -> dict[str, list[str]]:
     return {name: sorted(path.name for path in (EXAMPLES.parent / name).glob("*")) for name in names}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_notebooks_run_in_an_empty_folder_and_leave_nothing_elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
     before = written_here()

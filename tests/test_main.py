@@ -371,7 +371,7 @@ def test_limit_keeps_both_classes_and_every_attack(run_folder):
     assert np.isfinite(scores["score"]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_newcomers_command_without_data(tmp_path):
     """`python main.py`: the whole demo, within its promise of learning something about unseen attacks."""
     started = time.monotonic()
