@@ -1,10 +1,13 @@
-"""The figures of finished cross-validations, or of the mean of several: the tables of TRAINING.md and ABLATION.md.
+"""The figures of finished cross-validations, or of several as one: what TRAINING.md and ABLATION.md have by condition.
 
     python fold_figures.py runs/cv-1a2b3c4d                                # every condition, then pages, kinds, splits
-    python fold_figures.py runs/cv-1a2b3c4d runs/cv-5e6f7a8b               # of the mean of their logits
+    python fold_figures.py runs/cv-1a2b3c4d runs/cv-5e6f7a8b               # of the mean logit over the columns of all
     python fold_figures.py runs/cv-1a2b3c4d --beside runs/cv-9c0d1e2f      # and what it gains on that one
 
-Nothing is trained or judged here: it reads what cross_validate.py has left in its folders, and the list of the dataset.
+EER with 95 % intervals over clips and over whole pages, its mean over the parts and over the pages; at the one
+threshold of all conditions FAR, FRR, the share of clips whose verdict is not `uncertain`, and how many of those are
+wrong. Nothing is trained or judged here: it reads what cross_validate.py has left in its folders, the lists of the
+dataset and of what was learned beside it.
 """
 
 import argparse
@@ -23,9 +26,8 @@ from distillation import lineage
 from errors import CommandParser, UserError, run_command
 from inference import judge
 from metrics import bootstrap_intervals, compute_eer, error_rates
-from robustness import CONDITIONS
+from robustness import CONDITIONS, DEGRADED
 
-DEGRADED = ["mp3", "opus", "telephone", "noise", "reverberation", "resampling"]
 BAND = 0.05  # share of wrong verdicts of either class that bounds the uncertain band
 # what a family goes by where its name does not tell what it is made of
 ALIASES = {"qppwg": "parallelwavegan", "fs2": "fastspeech2"}
@@ -46,7 +48,7 @@ def read_logits(file: Path) -> pd.DataFrame:
 
 
 def settings_of(folder: Path) -> Config:
-    """What a cross-validation trained: the config of its first part."""
+    """What a cross-validation trained: the config of one of its parts, which differ in the part alone."""
     for _, config in finished_runs(folder):
         return config
     raise UserError(f"{folder}: holds no finished run; a folder of cross_validate.py is needed")
@@ -62,7 +64,7 @@ def mean_scores(folders: dict[Path, Config]) -> dict[str, pd.DataFrame]:
     first = next(iter(folders))
     names = [name for name in CONDITIONS if (first / f"scores_{name}.csv").is_file()]
     if not names:
-        raise UserError(f"{first}: holds no scores; a folder of cross_validate.py is needed")
+        raise UserError(f"{first}: holds no scores yet: finish cross_validate.py")
     weights, scores = [len(sights(config)) for config in folders.values()], {}
     for name in names:
         files = [folder / f"scores_{name}.csv" for folder in folders]
@@ -119,8 +121,9 @@ def figures(scores: pd.DataFrame) -> dict[str, Any]:
 
 
 def all_figures(scores: pd.DataFrame) -> dict[str, Any]:
-    """`figures`, and the mean EER of the parts, each of which one model judged."""
-    return figures(scores) | {"eer_of_folds": float(errors_by(scores, "fold").mean())}
+    """`figures`, and the mean EER of the parts, each of which one model judged; NaN for a mean of several divisions."""
+    one_division = not scores["fold"].str.contains(" ").any()
+    return figures(scores) | {"eer_of_folds": float(errors_by(scores, "fold").mean()) if one_division else np.nan}
 
 
 def kind_errors(scores: pd.DataFrame) -> pd.Series:
@@ -193,57 +196,57 @@ def verdicts(scores: pd.DataFrame, point: dict[str, Any]) -> dict[str, float]:
     return {"far": far, "frr": frr, "decided": float(decided.mean()), "wrong_of_decided": share}
 
 
-def gains(ours: dict[str, pd.DataFrame], theirs: dict[str, pd.DataFrame], replicates: int = 1000) -> pd.DataFrame:
-    """Points of EER that ours has less than theirs, as clips are and in the mean of DEGRADED, with intervals.
+def resampled_rows(labels: np.ndarray, pages: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    """Rows drawn with replacement: clips within each class, or whole pages until both classes are there."""
+    if pages is None:
+        classes = [np.flatnonzero(labels == label) for label in (BONAFIDE, SPOOF)]
+        return np.concatenate([rng.choice(members, len(members)) for members in classes])
+    members = [np.flatnonzero(pages == page) for page in np.unique(pages)]
+    while True:
+        rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        if len(set(labels[rows])) == 2:
+            return rows
 
-    Both are resampled alike: clips within each class, or whole pages.
-    """
+
+def gains(ours: dict[str, pd.DataFrame], theirs: dict[str, pd.DataFrame], replicates: int = 1000) -> pd.DataFrame:
+    """EER that ours has less than theirs, clean and in the mean of DEGRADED, with intervals: both drawn alike."""
     groups = {"clean": ["clean"], "degraded": DEGRADED}
-    measured = set(ours) & set(theirs)
-    groups = {name: parts for name, parts in groups.items() if measured.issuperset(parts)}
+    groups = {name: parts for name, parts in groups.items() if set(parts) <= set(ours) & set(theirs)}
     if not groups:
         raise UserError("to be compared, clean or all of " + ", ".join(DEGRADED) + " must be measured of both")
-    first = ours[groups[next(iter(groups))][0]]
-    labels, rng = first["label"].to_numpy(), np.random.default_rng(0)
-    pairs = {
-        name: [table.set_index("utterance_id")["spoof_logit"].reindex(first["utterance_id"]) for table in both]
-        for name, both in {part: (ours[part], theirs[part]) for parts in groups.values() for part in parts}.items()
+    conditions = [name for parts in groups.values() for name in parts]
+    tables = {
+        name: [scores[name].set_index("utterance_id").sort_index() for scores in (ours, theirs)] for name in conditions
     }
-    if any(table.isna().any() for both in pairs.values() for table in both):
-        raise UserError("to be compared, the same clips must be judged in every condition")
-    logits = {name: [table.to_numpy() for table in both] for name, both in pairs.items()}
+    first = tables[conditions[0]][0]
+    if not all(table["label"].equals(first["label"]) for both in tables.values() for table in both):
+        raise UserError("to be compared, the same clips, with the same labels, must be judged in every condition")
+    logits = {name: [table["spoof_logit"].to_numpy() for table in both] for name, both in tables.items()}
+    labels, pages, rng = first["label"].to_numpy(), first["page"].to_numpy(str), np.random.default_rng(0)
 
     def differences(rows: np.ndarray) -> list[float]:
         def gain(name: str) -> float:
-            mine, other = (compute_eer(-table[rows], labels[rows])[0] for table in logits[name])
+            mine, other = (compute_eer(-values[rows], labels[rows])[0] for values in logits[name])
             return other - mine
 
-        return [float(np.mean([gain(part) for part in parts])) for parts in groups.values()]
-
-    classes = [np.flatnonzero(labels == label) for label in (BONAFIDE, SPOOF)]
-    pages = [np.flatnonzero(first["page"] == page) for page in first["page"].unique()]
-
-    def clips_drawn() -> np.ndarray:
-        return np.concatenate([rng.choice(members, len(members)) for members in classes])
-
-    def pages_drawn() -> np.ndarray:
-        while True:
-            rows = np.concatenate([pages[i] for i in rng.integers(len(pages), size=len(pages))])
-            if len(set(labels[rows])) == 2:
-                return rows
+        return [float(np.mean([gain(name) for name in parts])) for parts in groups.values()]
 
     table = pd.DataFrame({"gain": differences(np.arange(len(labels)))}, index=list(groups))
-    for name, draw in (("clips", clips_drawn), ("pages", pages_drawn)):
-        drawn = [differences(draw()) for _ in range(replicates)]
-        table[f"low_{name}"], table[f"high_{name}"] = np.quantile(drawn, [0.025, 0.975], axis=0)
+    for unit, drawn_by in (("clips", None), ("pages", pages)):
+        drawn = [differences(resampled_rows(labels, drawn_by, rng)) for _ in range(replicates)]
+        table[f"low_{unit}"], table[f"high_{unit}"] = np.quantile(drawn, [0.025, 0.975], axis=0)
     return table
+
+
+def format_error(error: float) -> str:
+    return "-" if np.isnan(error) else f"{100 * error:.1f}"
 
 
 def format_figures(condition: str, row: dict[str, Any]) -> str:
     def interval(name: str) -> str:
         return f"[{100 * row[f'low_{name}']:.1f}, {100 * row[f'high_{name}']:.1f}]"
 
-    means = f"{100 * row['eer_of_folds']:>8.1f} {100 * row['eer_of_pages']:>8.1f}"
+    means = " ".join(f"{format_error(row[name]):>8}" for name in ("eer_of_folds", "eer_of_pages"))
     shown = f"{condition:<14} {row['clips']:>6,} {100 * row['eer']:>7.1f}"
     return f"{shown} {interval('clips'):>14} {interval('pages'):>14} {means}"
 
@@ -257,15 +260,18 @@ def heading() -> str:
 def format_pages(pages: pd.DataFrame) -> str:
     lines = [f"{'recordings':>12} {'wrong':>6} {'fakes':>6} {'wrong':>6} {'EER %':>6}"]
     for page, (recordings, rejected, fakes, accepted, eer) in zip(pages.index, pages.to_numpy(), strict=True):
-        error = "-" if np.isnan(eer) else f"{100 * eer:.1f}"
-        lines.append(f"{recordings:>12.0f} {rejected:>6.0f} {fakes:>6.0f} {accepted:>6.0f} {error:>6}  {page}")
+        counts = f"{recordings:>12.0f} {rejected:>6.0f} {fakes:>6.0f} {accepted:>6.0f}"
+        lines.append(f"{counts} {format_error(eer):>6}  {page}")
     return "\n".join(lines)
 
 
 def print_details(condition: str, scores: pd.DataFrame, heard: set[str]) -> None:
-    """What the figures of one condition are made of: pages, kinds, and families that were not `heard` elsewhere."""
+    """What the figures of one condition are made of: pages, parts, kinds, families that were not `heard` elsewhere."""
     print(f"\n{condition}, by page (wrong: beyond the one threshold at which all pages together have equal errors)")
     print(format_pages(page_errors(scores)))
+    parts = errors_by(scores, "fold")
+    if len(parts) and not parts.index.str.contains(" ").any():
+        print(f"EER of the parts, {condition}: {', '.join(map(format_error, parts))} %")
     print(f"EER of some fakes against all recordings, {condition}:")
     for kind, error in kind_errors(scores).items():
         print(f"  {100 * error:5.1f} %  {kind} ({(scores['kind'] == kind).sum()} clips)")
@@ -276,7 +282,7 @@ def print_details(condition: str, scores: pd.DataFrame, heard: set[str]) -> None
 def print_figures(scores: dict[str, pd.DataFrame], point: dict[str, Any]) -> None:
     """A line for every condition, with errors and verdicts at the one operating point, and the mean of DEGRADED."""
     first, second = heading().splitlines()
-    print(f"{first} {'at one threshold':>29}\n{second} {'FAR %':>7} {'FRR %':>5} {'decided':>8} {'wrong':>6}")
+    print(f"{first} {'at one threshold, %':>32}\n{second} {'FAR':>7} {'FRR':>5} {'decided':>8} {'of these wrong':>15}")
     errors = {}
     for condition, table in scores.items():
         row, reached = all_figures(table), verdicts(table, point)
@@ -284,10 +290,11 @@ def print_figures(scores: dict[str, pd.DataFrame], point: dict[str, Any]) -> Non
         wrong = reached["wrong_of_decided"]
         print(
             f"{format_figures(condition, row)} {100 * reached['far']:>7.0f} {100 * reached['frr']:>5.0f} "
-            f"{100 * reached['decided']:>8.0f} {'-' if wrong is None else f'{100 * wrong:.0f}':>6}"
+            f"{100 * reached['decided']:>8.0f} {'-' if wrong is None else f'{100 * wrong:.0f}':>15}"
         )
     if set(DEGRADED) <= set(errors):
-        print(f"{'degraded':<21} {100 * np.mean([errors[name] for name in DEGRADED]):>7.1f}  the mean of the last six")
+        mean = np.mean([errors[name] for name in DEGRADED])
+        print(f"{'degraded':<21} {100 * mean:>7.1f}  mean of {', '.join(DEGRADED)}")
 
 
 def print_splits(scores: dict[str, pd.DataFrame], point: dict[str, Any], table: pd.DataFrame) -> None:
@@ -302,25 +309,28 @@ def print_splits(scores: dict[str, pd.DataFrame], point: dict[str, Any], table: 
 
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = "of a cross-validation: runs/cv-<key>"
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help=what)
-    parser.add_argument("--beside", type=Path, nargs="+", metavar="FOLDER", help="another, or the mean of others")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="of a cross-validation: runs/cv-<key>")
+    words = "of others: print how many points of EER less the former have, with intervals"
+    parser.add_argument("--beside", type=Path, nargs="+", metavar="FOLDER", default=[], help=words)
     arguments = parser.parse_args(argv)
     configs = {folder: settings_of(folder) for folder in arguments.folders}
     scores = mean_scores(configs)
+    others = mean_scores({folder: settings_of(folder) for folder in arguments.beside}) if arguments.beside else {}
+    gained = gains(scores, others) if others else pd.DataFrame()
+    heard = extra_families(one for config in configs.values() for one in lineage(config))
+    table = read_dataset(Path(next(iter(configs.values())).data)).table
     point = common_point(scores)
     print_figures(scores, point)
-    everything = [one for config in configs.values() for one in lineage(config)]
     name = next(iter(scores))
-    print_details(name, scores[name], extra_families(everything))
-    config = next(iter(configs.values()))
-    print_splits(scores, point, read_dataset(Path(config.data)).usable(config.allow_missing))
-    if arguments.beside:
-        others = mean_scores({folder: settings_of(folder) for folder in arguments.beside})
+    print_details(name, scores[name], heard)
+    if gone := (~scores[name]["utterance_id"].isin(table["utterance_id"])).sum():
+        print(f"\n{gone:,} of these clips are not in the dataset's list any more, and in none of its splits")
+    print_splits(scores, point, table)
+    if others:
         print(f"\npoints of EER less than {', '.join(map(str, arguments.beside))}")
-        for name, row in (100 * gains(scores, others)).iterrows():
-            over = [f"{row[f'low_{unit}']:.1f}, {row[f'high_{unit}']:.1f} over {unit}" for unit in ("clips", "pages")]
-            print(f"{name:<14} {row['gain']:.1f} [{'; '.join(over)}]")
+    for name, row in (100 * gained).iterrows():
+        over = [f"{row[f'low_{unit}']:.1f}, {row[f'high_{unit}']:.1f} over {unit}" for unit in ("clips", "pages")]
+        print(f"{name:<14} {row['gain']:.1f} [{'; '.join(over)}]")
     return 0
 
 

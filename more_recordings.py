@@ -4,10 +4,10 @@
     for f in *.deb; do dpkg-deb -x $f unpacked; done
     python more_recordings.py unpacked --out recorded
 
-In another folder, as there is more of it than one wants of a voice:
+TRAINING.md's corpus holds these. There are more, which brought nothing (ABLATION.md), and of some voices too many:
 
     apt-get download tuxpaint-stamps-default fillets-ng-data-{cs,nl}
-    for f in *.deb; do dpkg-deb -x $f more_unpacked; done
+    for f in tuxpaint-stamps-default*.deb fillets-ng-data-*.deb; do dpkg-deb -x $f more_unpacked; done
     python more_recordings.py more_unpacked --out more_recorded --most 60
 
 Whose voice a sound file is, its path tells. Most files are short: they are joined in a drawn order, each faded over 5
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("unpacked", type=Path, metavar="DIR", help="folder that the packages were unpacked in")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the clips")
     parser.add_argument("--seed", type=int, default=1, help="of the order in which files are joined (default 1)")
-    parser.add_argument("--most", type=int, metavar="N", help="clips of one speaker (default: all that there are)")
+    parser.add_argument("--most", type=int, metavar="N", help="at most so many clips of each speaker (default: all)")
     options = parser.parse_args(arguments)
     if options.seed < 0:
         raise UserError(f"--seed {options.seed}: must be 0 or more")

@@ -59,6 +59,7 @@ CONDITIONS: dict[str, tuple[str, Condition]] = {
     "reverberation": ("a room, RT60 0.1-1 s", reverberation),
     "resampling": ("to 11,025 Hz and back", lambda waveform, rng: resampled(waveform, 11_025)),
 }
+DEGRADED = list(CONDITIONS)[list(CONDITIONS).index("mp3") :]  # what happens to a sound on its way
 
 
 class ConditionReader(ClipReader):

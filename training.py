@@ -67,7 +67,7 @@ def train(
                 f"{run}: was trained on {progress.backend}, this is {backend}; set KERAS_BACKEND, or remove the run"
             )
         checkpoint.read()
-        write_history(progress, run)  # of a run that was killed after its last state was written it lacks that epoch
+        write_history(progress, run)  # it lacks an epoch where the run was killed just after its state was written
     progress.backend, progress.clips, progress.dev = backend, clips, clips_key({"dev": dev_table})
     train_table = train_table.reset_index(drop=True)
     reader = ClipReader(train_table, training.cache)

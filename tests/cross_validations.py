@@ -8,10 +8,14 @@ import numpy as np
 import pandas as pd
 
 from checkpoint import Progress
-from config import BONAFIDE, SPOOF, Config
+from config import BONAFIDE, SPOOF, Config, FeatureConfig, TrainingConfig
 from experiment import prepare_tables
 from fold_figures import write_logits
 from splits import clips_key
+
+CONFIG = Config(
+    recipe="tiny", model="simple_cnn", features=FeatureConfig("mel", 16_000), training=TrainingConfig(select="last")
+)
 
 
 def cross_validation(folder: Path, data: Path, config: Config, seed: int) -> Path:

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from cross_validations import cross_validation
+from cross_validations import CONFIG, cross_validation
 
 import fold_figures
-from config import BONAFIDE, SPOOF, Config, FeatureConfig, TrainingConfig
+from config import BONAFIDE, SPOOF
 from errors import run_command
 from fold_figures import (
     DEGRADED,
@@ -21,10 +21,6 @@ from fold_figures import (
     write_logits,
 )
 from metrics import bootstrap_intervals, compute_eer
-
-CONFIG = Config(
-    recipe="tiny", model="simple_cnn", features=FeatureConfig("mel", 16_000), training=TrainingConfig(select="last")
-)
 
 
 def scored(rows):
@@ -136,6 +132,12 @@ def test_the_command_prints_what_the_logits_have(data, tmp_path, capsys):
     far, frr, decided, wrong = map(int, lines[3].split()[-4:])
     assert far > int(lines[2].split()[-4]) and 0 < frr < 50 and 0 < wrong < decided < 100
     assert "degraded" not in "".join(lines)  # was not measured
+    page = page_errors(clean).loc["page0"]
+    (line, *_) = [line.split() for line in lines if line.endswith("  page0")]
+    assert [int(line[1]), int(line[3])] == page[["rejected", "accepted"]].tolist()
+    error = compute_eer(-clean["spoof_logit"], clean["label"])[0]
+    assert f"EER of the parts, clean: {100 * error:.1f} %" in lines  # the scores name one part
+    assert f"  {100 * error:5.1f} %  vc (80 clips)" in lines
     (at,) = [i for i, line in enumerate(lines) if line.startswith("clips that the list marks dev")]
     part = clean[clean["page"] < "page2"]
     error = compute_eer(-part["spoof_logit"], part["label"])[0]
@@ -148,8 +150,20 @@ def test_the_mean_of_two_errs_less_than_either(data, tmp_path, capsys):
     text = shown(capsys, *folders, "--beside", folders[0])
     together = float(text.splitlines()[2].split()[2])
     assert together < min(alone)
+    assert text.splitlines()[2].split()[-6] == "-"  # parts of two divisions are not parts that one model judged
     gain = text.splitlines()[-1].split()
     assert gain[0] == "clean" and float(gain[1]) == pytest.approx(alone[0] - together, abs=0.11)
+
+
+def test_the_mean_of_the_degraded_conditions(data, tmp_path, capsys):
+    folder, rng, errors = cross_validation(tmp_path / "cv-1", data, CONFIG, 1), np.random.default_rng(0), []
+    for name in DEGRADED:
+        clean = read_logits(folder / "scores_clean.csv")
+        scores = clean.assign(spoof_logit=clean["spoof_logit"] + rng.normal(0, 1, len(clean)))
+        write_logits(folder / f"scores_{name}.csv", scores)
+        errors.append(compute_eer(-scores["spoof_logit"], scores["label"])[0])
+    (line, *_) = [line for line in shown(capsys, folder).splitlines() if line.startswith("degraded")]
+    assert line.split()[1] == f"{100 * np.mean(errors):.1f}"
 
 
 def test_a_gain_and_its_intervals():
@@ -163,7 +177,7 @@ def test_a_gain_and_its_intervals():
     better = np.where(np.arange(800) < 400, 0.2, 1) * noise
     ours = {"clean": clips.assign(spoof_logit=2.0 * label + better).sample(frac=1, random_state=0)}
     row = gains(ours, theirs, replicates=200).loc["clean"]
-    error = {name: figures(one["clean"].assign(fold="1"))["eer"] for name, one in (("ours", ours), ("theirs", theirs))}
+    error = {name: figures(one["clean"])["eer"] for name, one in (("ours", ours), ("theirs", theirs))}
     assert row["gain"] == pytest.approx(error["theirs"] - error["ours"]) and row["gain"] > 0.05
     assert 0 < row["low_clips"] < row["gain"] < row["high_clips"] < 0.15
     assert row["low_pages"] == pytest.approx(0, abs=0.01) and row["high_pages"] > row["high_clips"]
@@ -184,7 +198,13 @@ def test_what_cannot_be_compared_is_refused(data, tmp_path, capsys):
     write_logits(other / "scores_clean.csv", read_logits(folder / "scores_clean.csv").iloc[1:])
     assert run_command(lambda: fold_figures.main([str(folder), str(other)])) == 2
     assert "not the same clips" in capsys.readouterr().err
-    assert run_command(lambda: fold_figures.main([str(folder), "--beside", str(other)])) == 2
-    assert "the same clips must be judged" in capsys.readouterr().err
+    for words in ([folder, "--beside", other], [other, "--beside", folder]):
+        assert run_command(lambda words=words: fold_figures.main([*map(str, words)])) == 2
+        said = capsys.readouterr()
+        assert "the same clips, with the same labels, must be judged" in said.err and not said.out
+    for file in folder.glob("scores_*.csv"):
+        file.unlink()
+    assert run_command(lambda: fold_figures.main([str(folder)])) == 2
+    assert "holds no scores yet: finish cross_validate.py" in capsys.readouterr().err
     assert run_command(lambda: fold_figures.main([str(tmp_path)])) == 2
     assert "a folder of cross_validate.py is needed" in capsys.readouterr().err

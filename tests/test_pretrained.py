@@ -75,7 +75,7 @@ def test_the_same_logit_as_where_it_was_trained(name):
 
 
 @pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
-def test_a_copy_at_a_higher_rate_is_judged_nearly_alike(rate, speech_like):
+def test_a_copy_at_a_higher_rate_does_not_decide_a_clip_in_doubt(rate, speech_like):
     """Resampling leaves a slope below 8 kHz, and on demo pages most fakes have it: it must not become the verdict.
 
     A clip at the threshold, which is uncertain, must stay uncertain.

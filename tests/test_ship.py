@@ -9,22 +9,18 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from cross_validations import cross_validation
+from cross_validations import CONFIG, cross_validation
 
 import model as model_file
 import ship
 from backend import keras
 from checkpoint import Progress
-from config import SPOOF, Config, FeatureConfig, TrainingConfig
+from config import SPOOF
 from errors import run_command
 from fold_figures import mean_scores, read_logits, write_logits
 from inference import operating_point, predict_waveform
 from metrics import compute_eer, error_rates
 from model import build_model, load_model, read_card, save_model, spoof_logits
-
-CONFIG = Config(
-    recipe="tiny", model="simple_cnn", features=FeatureConfig("mel", 16_000), training=TrainingConfig(select="last")
-)
 
 
 @pytest.fixture
