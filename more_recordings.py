@@ -4,7 +4,7 @@
     for f in *.deb; do dpkg-deb -x $f unpacked; done
     python more_recordings.py unpacked --out recorded
 
-TRAINING.md's corpus holds these. There are more, which brought nothing (ABLATION.md), and of some voices too many:
+TRAINING.md's corpus holds these. There are more (ABLATION.md says what they bring), of some voices too many:
 
     apt-get download tuxpaint-stamps-default fillets-ng-data-{cs,nl}
     for f in tuxpaint-stamps-default*.deb fillets-ng-data-*.deb; do dpkg-deb -x $f more_unpacked; done
