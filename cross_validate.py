@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     keys = [clips_key(tables) for tables in folds.values()]
     folder = arguments.runs / f"cv-{settings_key([*keys, fold_config(config, '').to_dict()])}"
     runs = train_folds(parts, folds, folder)
-    print(f"\n{heading()}")
+    print("", *heading(), sep="\n")
     rows, scores = {}, {}
     for condition in names:
         scores[condition] = out_of_fold_scores(runs, condition, folder / f"scores_{condition}.csv")

@@ -11,7 +11,8 @@ dataset and of what was learned beside it.
 """
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +121,14 @@ def figures(scores: pd.DataFrame) -> dict[str, Any]:
     return result | {"eer_of_pages": float(errors_by(scores, "page").mean())}
 
 
+def part_errors(scores: pd.DataFrame) -> pd.Series:
+    """EER of every part, each of which one model judged; empty for a mean over several divisions into parts."""
+    return errors_by(scores[~scores["fold"].str.contains(" ")], "fold")
+
+
 def all_figures(scores: pd.DataFrame) -> dict[str, Any]:
-    """`figures`, and the mean EER of the parts, each of which one model judged; NaN for a mean of several divisions."""
-    one_division = not scores["fold"].str.contains(" ").any()
-    return figures(scores) | {"eer_of_folds": float(errors_by(scores, "fold").mean()) if one_division else np.nan}
+    """`figures`, and the mean EER of the parts (NaN where there are none)."""
+    return figures(scores) | {"eer_of_folds": float(part_errors(scores).mean())}
 
 
 def kind_errors(scores: pd.DataFrame) -> pd.Series:
@@ -196,16 +201,17 @@ def verdicts(scores: pd.DataFrame, point: dict[str, Any]) -> dict[str, float]:
     return {"far": far, "frr": frr, "decided": float(decided.mean()), "wrong_of_decided": share}
 
 
-def resampled_rows(labels: np.ndarray, pages: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
-    """Rows drawn with replacement: clips within each class, or whole pages until both classes are there."""
+def resampled_rows(labels: np.ndarray, pages: np.ndarray | None, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Rows drawn with replacement, endlessly: clips within each class, or whole pages until both classes are there."""
     if pages is None:
         classes = [np.flatnonzero(labels == label) for label in (BONAFIDE, SPOOF)]
-        return np.concatenate([rng.choice(members, len(members)) for members in classes])
+        while True:
+            yield np.concatenate([rng.choice(members, len(members)) for members in classes])
     members = [np.flatnonzero(pages == page) for page in np.unique(pages)]
     while True:
         rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
         if len(set(labels[rows])) == 2:
-            return rows
+            yield rows
 
 
 def gains(ours: dict[str, pd.DataFrame], theirs: dict[str, pd.DataFrame], replicates: int = 1000) -> pd.DataFrame:
@@ -233,7 +239,7 @@ def gains(ours: dict[str, pd.DataFrame], theirs: dict[str, pd.DataFrame], replic
 
     table = pd.DataFrame({"gain": differences(np.arange(len(labels)))}, index=list(groups))
     for unit, drawn_by in (("clips", None), ("pages", pages)):
-        drawn = [differences(resampled_rows(labels, drawn_by, rng)) for _ in range(replicates)]
+        drawn = [differences(rows) for rows in islice(resampled_rows(labels, drawn_by, rng), replicates)]
         table[f"low_{unit}"], table[f"high_{unit}"] = np.quantile(drawn, [0.025, 0.975], axis=0)
     return table
 
@@ -251,10 +257,10 @@ def format_figures(condition: str, row: dict[str, Any]) -> str:
     return f"{shown} {interval('clips'):>14} {interval('pages'):>14} {means}"
 
 
-def heading() -> str:
+def heading() -> tuple[str, str]:
     """Two lines above those of `format_figures`."""
     head = f"{'condition':<14} {'clips':>6} {'EER %':>7} {'clips':>14} {'pages':>14}"
-    return f"{'':<29} {'95 % interval over':>29} {'mean EER of':>17}\n{head} {'parts':>8} {'pages':>8}"
+    return f"{'':<29} {'95 % interval over':>29} {'mean EER of':>17}", f"{head} {'parts':>8} {'pages':>8}"
 
 
 def format_pages(pages: pd.DataFrame) -> str:
@@ -269,8 +275,7 @@ def print_details(condition: str, scores: pd.DataFrame, heard: set[str]) -> None
     """What the figures of one condition are made of: pages, parts, kinds, families that were not `heard` elsewhere."""
     print(f"\n{condition}, by page (wrong: beyond the one threshold at which all pages together have equal errors)")
     print(format_pages(page_errors(scores)))
-    parts = errors_by(scores, "fold")
-    if len(parts) and not parts.index.str.contains(" ").any():
+    if len(parts := part_errors(scores)):
         print(f"EER of the parts, {condition}: {', '.join(map(format_error, parts))} %")
     print(f"EER of some fakes against all recordings, {condition}:")
     for kind, error in kind_errors(scores).items():
@@ -281,7 +286,7 @@ def print_details(condition: str, scores: pd.DataFrame, heard: set[str]) -> None
 
 def print_figures(scores: dict[str, pd.DataFrame], point: dict[str, Any]) -> None:
     """A line for every condition, with errors and verdicts at the one operating point, and the mean of DEGRADED."""
-    first, second = heading().splitlines()
+    first, second = heading()
     print(f"{first} {'at one threshold, %':>32}\n{second} {'FAR':>7} {'FRR':>5} {'decided':>8} {'of these wrong':>15}")
     errors = {}
     for condition, table in scores.items():

@@ -57,11 +57,12 @@ def read(path: Path) -> np.ndarray:
 
 def sound_files(unpacked: Path) -> dict[tuple[str, str], list[Path]]:
     """(package, speaker) -> the sound files, both in order of the packages above and then of the names."""
-    paths = [path for path in sorted(unpacked.rglob("*")) if path.suffix in SUFFIXES and path.is_file()]
+    sounds = [path for path in sorted(unpacked.rglob("*")) if path.suffix in SUFFIXES and path.is_file()]
+    paths = {path.relative_to(unpacked).as_posix(): path for path in sounds}
     found: dict[tuple[str, str], list[Path]] = {}
     for package, pattern in SOURCES.items():
-        for path in paths:
-            told = re.match(f"usr/share/(?:games/)?{pattern}", path.relative_to(unpacked).as_posix())
+        for name, path in paths.items():
+            told = re.match(f"usr/share/(?:games/)?{pattern}", name)
             if told and told[1] not in TWICE:
                 found.setdefault((package, "-".join(told.groups())), []).append(path)
     return found
